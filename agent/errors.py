@@ -1,0 +1,152 @@
+"""Kinds of errors, reason codes, and the one function that decides what an error means for a strip.
+
+Code that touches the outside raises one of three errors:
+
+    Retry(reason)     not now; the same thing may work later
+    Reject(reason)    never; the strip or the model is refused with this reason
+    Fatal(exit_code)  the process cannot go on
+
+`decide` turns them into what happens to the strip. It is a pure function and is tested as a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command; systemd's unit knows 78 as "do not restart me"."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    INTERNAL = 70
+    CONFIG = 78
+
+
+class Reason(StrEnum):
+    """Why something was refused. Each one is explained in docs/reasons.md, which a test checks."""
+
+    # The strip's file
+    FILE_VANISHED = "file_vanished"
+    FILE_REPLACED = "file_replaced"
+    SYMLINK = "symlink"
+    NOT_A_REGULAR_FILE = "not_a_regular_file"
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    EMPTY_FILE = "empty_file"
+    INCOMPLETE = "incomplete"
+    # Its TIFF structure
+    NOT_A_TIFF = "not_a_tiff"
+    DAMAGED_TIFF = "damaged_tiff"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    UNSUPPORTED_DTYPE = "unsupported_dtype"
+    WRONG_SHAPE = "wrong_shape"
+    DECOMPRESSION_BOMB = "decompression_bomb"
+    # Its pixels
+    NON_FINITE = "non_finite"
+    UNIT_RANGE_SUSPECTED = "unit_range_suspected"
+    LOW_CONTRAST = "low_contrast"
+    TARGET_EQUALS_REFERENCE = "target_equals_reference"
+    OUT_OF_RANGE = "out_of_range"
+    # Judging it
+    WORKER_CRASHED = "worker_crashed"
+    WORKER_TIMEOUT = "worker_timeout"
+    INFERENCE_FAILED = "inference_failed"
+    OUTPUT_WRONG_SHAPE = "output_wrong_shape"
+    OUTPUT_NON_FINITE = "output_non_finite"
+    OUTPUT_OUT_OF_RANGE = "output_out_of_range"
+    # The box
+    NO_SPACE = "no_space"
+    NO_MEMORY = "no_memory"
+    IO_ERROR = "io_error"
+
+
+class Blame(Enum):
+    """Whose fault a `Retry` is; it decides how long and how often it is tried again."""
+
+    FILE = "file"  # half written or locked: until checks.incomplete_seconds
+    BOX = "box"  # no space, no memory, I/O: for ever, never counted as an attempt
+    WORKER = "worker"  # crashed or hung on this strip: inference.max_attempts
+
+
+class AgentError(Exception):
+    """Base of the three kinds of errors below."""
+
+
+class Retry(AgentError):
+    """Not now; the same thing may work later."""
+
+    def __init__(self, reason: Reason, detail: str, blame: Blame) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.blame = blame
+
+
+class Reject(AgentError):
+    """Never; refused for this reason. `model_fault` says that the model, not the input, is to blame."""
+
+    def __init__(self, reason: Reason, detail: str, *, model_fault: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.model_fault = model_fault
+
+
+class Fatal(AgentError):
+    """The process cannot go on; the command line exits with this code."""
+
+    def __init__(self, exit_code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Action(Enum):
+    """What happens to a strip after an error."""
+
+    REJECT = "reject"  # publish it as invalid
+    WAIT = "wait"  # look at it again later; nothing is counted
+    REQUEUE = "requeue"  # one attempt is gone; again, alone, at the end of the queue
+    HOLD = "hold"  # the model or the box is to blame: the strip stays pending, the slot stops
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `decide` found: the action, and the reason that will be published or shown."""
+
+    action: Action
+    reason: Reason
+    detail: str
+
+
+LOST_STRIPS_THAT_BLAME_THE_MODEL = 3
+
+
+def decide(
+    error: Retry | Reject,
+    *,
+    attempts: int,
+    max_attempts: int,
+    waited_seconds: float,
+    incomplete_seconds: float,
+    different_strips_lost_in_a_row: int,
+) -> Decision:
+    """Decide what happens to a strip after `error`.
+
+    `attempts` counts this one too when the worker is to blame, and so does `different_strips_lost_in_a_row`.
+    `waited_seconds` is how long this strip has been waiting for its file to become readable.
+    """
+    if isinstance(error, Reject):
+        return Decision(Action.REJECT, error.reason, error.detail)
+    if error.blame is Blame.BOX:
+        return Decision(Action.WAIT, error.reason, error.detail)
+    if error.blame is Blame.FILE:
+        given_up = waited_seconds >= incomplete_seconds
+        return Decision(Action.REJECT if given_up else Action.WAIT, error.reason, error.detail)
+    if different_strips_lost_in_a_row >= LOST_STRIPS_THAT_BLAME_THE_MODEL:
+        return Decision(Action.HOLD, error.reason, error.detail)
+    if attempts >= max_attempts:
+        return Decision(Action.REJECT, error.reason, error.detail)
+    return Decision(Action.REQUEUE, error.reason, error.detail)
