@@ -1,0 +1,236 @@
+"""Files as both processes and the exporter handle them: read without following links, write atomically and durably."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from agent.errors import Blame, Reason, Reject, Retry
+from agent.records import show_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_TEMPORARY_NAME = re.compile(r"\..+\.([0-9]{1,10})\.tmp")
+_MAX_SAFE_STEM = 80
+_LAST_SECOND = 253_402_300_799  # of the year 9999, where datetime ends; file systems go further
+_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+# Writing
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` so that `path` holds the old or the new content at any moment, after a power cut too.
+
+    `durable=False` leaves out the flushes: still atomic for readers, but a power cut may lose it. In one process only
+    one thread at a time may write the same path. Raises OSError; no temporary file is left then.
+    """
+    _write_and_rename([(path, data)], durable=durable)
+
+
+def write_all_atomically(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write several files of one folder, each atomically; all are on the disk when this returns.
+
+    No file gets its final name before the bytes of all are on the disk. Raises OSError; no temporary file is left then.
+    """
+    if len({path.parent for path, _ in files}) > 1:
+        raise ValueError("the files must be in one folder")
+    _write_and_rename(files, durable=True)
+
+
+def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> None:
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path, _ in files]
+    descriptors: list[int] = []
+    try:
+        for temporary, (_, data) in zip(temporaries, files, strict=True):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptors.append(os.open(temporary, flags, 0o666))
+            _write_all(descriptors[-1], data)
+        for descriptor in descriptors if durable else ():
+            os.fsync(descriptor)
+        for temporary, (path, _) in zip(temporaries, files, strict=True):
+            temporary.replace(path)
+    except BaseException:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    if durable and files:
+        fsync_folder(files[0][0].parent)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable; a rename alone is atomic but not durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporary_files(folder: Path) -> int:
+    """Remove what writers that no longer live left in `folder` and below; return how many files that were.
+
+    Only regular files named as `write_atomically` names them. Files that cannot be removed are left for the next time.
+    """
+    removed = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            match = _TEMPORARY_NAME.fullmatch(name)
+            if match is None or _is_alive(int(match[1])):
+                continue
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+                    removed += 1
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# Reading
+
+
+def read_regular_file(root: str, relative: str, *, max_bytes: int) -> tuple[bytes, os.stat_result, os.stat_result]:
+    """Read the file `relative` below `root`; return its bytes and its stat before and after reading.
+
+    Neither a link nor `..` below `root` is followed, not even one that is put there meanwhile; `root` itself may be a
+    link. Pipes, sockets and devices are refused unopened, and nothing is read from a file above `max_bytes`. At most
+    the size that the first stat showed is read: the caller compares the two stats.
+
+    Raises Reject(SYMLINK, NOT_A_REGULAR_FILE, TOO_LARGE, FILE_VANISHED) and Retry(UNREADABLE, NO_MEMORY, IO_ERROR).
+    """
+    folders, name = _split(relative)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = os.open(root, _FOLDER_FLAGS)
+        except OSError as error:
+            raise _unreadable(error, root) from error
+        stack.callback(os.close, folder)
+        with _errors_of(relative):
+            for part in folders:
+                _refuse_link(folder, part, relative)
+                folder = os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+                stack.callback(os.close, folder)
+            # A look before opening: to open a device can already do something.
+            _refuse_special(os.stat(name, dir_fd=folder, follow_symlinks=False), relative)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=folder)
+            stack.callback(os.close, descriptor)
+            before = os.fstat(descriptor)
+            _refuse_special(before, relative)
+            if before.st_size > max_bytes:
+                raise Reject(Reason.TOO_LARGE, f"{before.st_size} bytes; checks.max_file_mib allows {max_bytes}")
+            data = _read_up_to(descriptor, before.st_size)
+            return data, before, os.fstat(descriptor)
+
+
+def _split(relative: str) -> tuple[list[str], str]:
+    parts = relative.split("/")
+    if not all(parts) or "." in parts or ".." in parts or "\0" in relative:
+        detail = f"{show_name(relative)} is not a plain path below the camera's folder"
+        raise Reject(Reason.NOT_A_REGULAR_FILE, detail)
+    return parts[:-1], parts[-1]
+
+
+def _refuse_link(folder: int, part: str, relative: str) -> None:
+    if stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode):
+        detail = f"{show_name(part)} in {show_name(relative)} is a symbolic link; links are not followed"
+        raise Reject(Reason.SYMLINK, detail)
+
+
+def _refuse_special(found: os.stat_result, relative: str) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise Reject(Reason.SYMLINK, f"{show_name(relative)} is a symbolic link; links are not followed")
+    if not stat.S_ISREG(found.st_mode):
+        kind = {
+            stat.S_IFDIR: "a folder",
+            stat.S_IFIFO: "a pipe",
+            stat.S_IFSOCK: "a socket",
+            stat.S_IFCHR: "a device",
+            stat.S_IFBLK: "a device",
+        }.get(stat.S_IFMT(found.st_mode), "no regular file")
+        raise Reject(Reason.NOT_A_REGULAR_FILE, f"{show_name(relative)} is {kind}")
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    first = os.read(descriptor, size)
+    if len(first) in {0, size}:
+        return first
+    chunks, rest = [first], size - len(first)
+    while rest and (chunk := os.read(descriptor, rest)):  # network shares give less than was asked for
+        chunks.append(chunk)
+        rest -= len(chunk)
+    return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def _errors_of(relative: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise Retry(Reason.NO_MEMORY, f"no memory to read {show_name(relative)}", Blame.BOX) from error
+    except OSError as error:
+        # A part of the path that became a link or a file after the look is a swap in mid-air: gone as well.
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
+            raise Reject(Reason.FILE_VANISHED, f"{show_name(relative)} is no longer there") from error
+        if error.errno == errno.ELOOP:
+            detail = f"{show_name(relative)} is a symbolic link; links are not followed"
+            raise Reject(Reason.SYMLINK, detail) from error
+        if error.errno == errno.ENXIO:
+            raise Reject(Reason.NOT_A_REGULAR_FILE, f"{show_name(relative)} is a pipe or a socket") from error
+        raise _unreadable(error, relative) from error
+
+
+def _unreadable(error: OSError, path: str) -> Retry:
+    """Permissions, locks and shares are the file's matter and may pass; descriptors and memory are the box's."""
+    detail = f"{show_name(path)}: {error.strerror or error}"
+    if error.errno == errno.ENOMEM:
+        return Retry(Reason.NO_MEMORY, detail, Blame.BOX)
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}:
+        return Retry(Reason.IO_ERROR, detail, Blame.BOX)
+    return Retry(Reason.UNREADABLE, detail, Blame.FILE)
+
+
+# Names
+
+
+def heatmap_stem(camera: str, mtime_ns: int, path: str, strip_id: str, revision: int) -> str:
+    """Name the heatmaps of one judgement, relative to the heatmap folder and without the ending.
+
+    `<camera>/<UTC date of the file's mtime>/<safe stem>-<strip_id>-r<revision>`: a function of ledger columns alone, so
+    that doing it again after a crash writes the same files.
+    """
+    seconds = min(max(mtime_ns // 10**9, 0), _LAST_SECOND)
+    date = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).date().isoformat()
+    return f"{camera}/{date}/{_safe_stem(path)}-{strip_id}-r{revision}"
+
+
+def _safe_stem(path: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(path).stem).lstrip(".")
+    return stem[:_MAX_SAFE_STEM] or "strip"
