@@ -1,0 +1,40 @@
+"""The ledger: every SQL statement of the product is in this folder.
+
+schema.py    tables and triggers          strips.py  begin, commit, retry
+database.py  the one writing connection   outbox.py  messages until they are acknowledged
+report.py    status, lists, the audit     purge.py   what is forgotten, and when
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.ledger.database import Database
+from agent.ledger.outbox import Outbox
+from agent.ledger.report import Report
+from agent.ledger.strips import NewResult, Strips
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Ledger", "NewResult", "open_ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The parts of one ledger; they share the database."""
+
+    database: Database
+    strips: Strips
+    outbox: Outbox
+    report: Report
+
+
+def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
+    """Open the ledger, making or migrating it; a damaged one is set aside (`database.set_aside`).
+
+    Raises Fatal where it can be neither read nor made.
+    """
+    database = Database(path, read_only=read_only)
+    return Ledger(database, Strips(database), Outbox(database), Report(database))

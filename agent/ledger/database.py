@@ -1,0 +1,132 @@
+"""One SQLite connection, one writer at a time, transactions of milliseconds, every commit flushed to the disk."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from agent.errors import Blame, ExitCode, Fatal, Reason, Retry
+from agent.ledger.schema import MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CORRUPT_COPIES_KEPT = 2
+
+
+class Database:
+    """The connection. Everything that uses it takes `transaction()`; nothing else ever writes."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self.set_aside: Path | None = None  # where a damaged ledger was moved to at this start
+        self._lock = threading.RLock()
+        self._connection = _connect(path, read_only=read_only)
+        if read_only:
+            return
+        try:
+            _check(self._connection)
+            _migrate(self._connection)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if not _is_damage(error):
+                raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
+            log.critical("the ledger is damaged (%s): set aside, a new one is started", error)
+            self.set_aside = _set_aside(path)
+            self._connection = _connect(path, read_only=False)
+            _migrate(self._connection)
+        self.stream: str = self._connection.execute("SELECT value FROM meta WHERE key = 'stream'").fetchone()[0]
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection for one transaction; raises Retry (the box is to blame) where SQLite cannot."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                full = "full" in str(error)
+                reason = Reason.NO_SPACE if full else Reason.IO_ERROR
+                raise Retry(reason, f"ledger {self.path}: {error}", Blame.BOX) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection for a few reads; raises Retry (the box is to blame) where SQLite cannot."""
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.OperationalError as error:
+                raise Retry(Reason.IO_ERROR, f"ledger {self.path}: {error}", Blame.BOX) from error
+
+    def close(self) -> None:
+        """Close; the write-ahead log is folded into the file."""
+        with self._lock:
+            self._connection.close()
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    try:
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    except sqlite3.OperationalError as error:
+        raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
+    connection.execute("PRAGMA foreign_keys = ON")
+    if not read_only:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits on a power cut
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+            connection.execute("PRAGMA cache_size = -4096")
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                connection.close()
+                raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"malformed: {found}")
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    text = str(error)
+    return any(sign in text for sign in ("malformed", "not a database", "encrypted", "corrupt"))
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise Fatal(ExitCode.CONFIG, f"the ledger is of a newer version ({version}): install that strip-agent again")
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;")
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (secrets.token_hex(4),))
+
+
+def _set_aside(path: Path) -> Path:
+    """Move a damaged ledger and its write-ahead log out of the way; keep the newest two."""
+    target = path.with_name(f"{path.name}.corrupt.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    for suffix in ("-wal", "-shm", ""):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.rename(target.with_name(target.name + suffix))
+    copies = sorted(p for p in path.parent.glob(f"{path.name}.corrupt.*") if not p.name.endswith(("-wal", "-shm")))
+    for old in copies[:-CORRUPT_COPIES_KEPT]:
+        for suffix in ("-wal", "-shm", ""):
+            old.with_name(old.name + suffix).unlink(missing_ok=True)
+    return target

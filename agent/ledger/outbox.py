@@ -1,0 +1,78 @@
+"""Messages that the broker has not acknowledged, oldest first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.ledger.strips import drop_oldest, now_ms
+from agent.records import OutboxMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.ledger.database import Database
+
+
+class Outbox:
+    """The outbox's part of the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def next_outbox_messages(self, after_row: int, limit: int) -> list[OutboxMessage]:
+        """Return pending messages behind `after_row`, oldest first."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT id, topic, payload FROM outbox WHERE state = 'pending' AND id > ? ORDER BY id LIMIT ?",
+                (after_row, limit),
+            )
+            return [OutboxMessage(*row) for row in rows]
+
+    def acknowledge(self, rows: Sequence[int]) -> None:
+        """Record that the broker has these: their strips reach their final state, in one transaction."""
+        ts_ms = now_ms()
+        with self._database.transaction() as db:
+            for row in rows:
+                ended = db.execute(
+                    "UPDATE outbox SET state = 'acknowledged', ended_ms = ? WHERE id = ? AND state <> 'acknowledged' "
+                    "RETURNING seq",
+                    (ts_ms, row),
+                ).fetchone()
+                if ended is None or ended[0] is None:
+                    continue
+                db.execute(
+                    "UPDATE strips SET state = result.verdict, "
+                    "disposal = CASE disposal WHEN 'after_ack' THEN 'due' ELSE disposal END "
+                    "FROM (SELECT strip, revision, verdict FROM results WHERE seq = ?) AS result "
+                    "WHERE strips.id = result.strip AND strips.revision = result.revision "
+                    "AND state IN ('judged', 'dropped')",
+                    ended,
+                )
+
+    def park(self, row: int, reason: str) -> None:
+        """Set a message aside that no broker will take; it stays counted as pending and is named in the audit."""
+        with self._database.transaction() as db:
+            db.execute(
+                "UPDATE outbox SET state = 'parked', ended_ms = ?, note = ? WHERE id = ?", (now_ms(), reason, row)
+            )
+
+    def add_event(self, topic: str, payload: bytes, max_messages: int) -> None:
+        """Queue a message that is no strip result."""
+        ts_ms = now_ms()
+        with self._database.transaction() as db:
+            db.execute("INSERT INTO outbox (topic, payload, queued_ms) VALUES (?, ?, ?)", (topic, payload, ts_ms))
+            drop_oldest(db, max_messages, ts_ms)
+
+    def newest_payloads(self, topic_prefix: str, cameras: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+        """Return for each camera (captured_ts_ms, payload) of its newest strip's result, for `state/last_strip`."""
+        newest = {}
+        with self._database.reading() as db:
+            for camera in cameras:
+                row = db.execute(
+                    "SELECT r.captured_ts_ms, o.payload FROM outbox AS o JOIN results AS r ON r.seq = o.seq "
+                    "WHERE o.topic = ? ORDER BY o.id DESC LIMIT 1",
+                    (f"{topic_prefix}{camera}",),
+                ).fetchone()
+                if row is not None:
+                    newest[camera] = (row[0], row[1])
+        return newest

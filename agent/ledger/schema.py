@@ -1,0 +1,129 @@
+"""The ledger's tables, as numbered steps; a step and its number are applied in one transaction.
+
+A strip is in exactly one state:
+
+    waiting    begun, not judged yet               } pending
+    judged     its result waits for the broker     }
+    ok, anomalous, invalid                           acknowledged by the broker
+    skipped                                          by the backlog rule
+    dropped                                          by the outbox limit
+
+`counters` is kept by triggers, so that the status costs the same whatever the ledger holds, and so that the audit has
+a second, independent count to compare the rows with.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE cameras (name TEXT PRIMARY KEY, first_scan_ms INTEGER NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE strips (
+        id             INTEGER PRIMARY KEY,
+        strip_id       TEXT NOT NULL UNIQUE,
+        camera         TEXT NOT NULL,
+        path           BLOB NOT NULL,               -- raw bytes, relative to the camera's folder
+        size_bytes     INTEGER NOT NULL,
+        mtime_ns       INTEGER NOT NULL,
+        ctime_ns       INTEGER NOT NULL,
+        occurrence     INTEGER NOT NULL,            -- above 0: same size and mtime, other content
+        digest         TEXT NOT NULL DEFAULT '',    -- sha256 of the bytes that were judged
+        lane           INTEGER NOT NULL,            -- 0 live, 1 there at the first scan of a run
+        state          TEXT NOT NULL,
+        attempts       INTEGER NOT NULL DEFAULT 0,  -- workers lost on it
+        half_written   INTEGER NOT NULL DEFAULT 0,  -- its file was found incomplete and may still grow
+        requeued_after INTEGER NOT NULL DEFAULT 0,  -- the newest strip when it was put back
+        revision       INTEGER NOT NULL DEFAULT 1,
+        seen_ms        INTEGER NOT NULL,
+        disposal       TEXT NOT NULL DEFAULT '',    -- '' | after_ack | due | done | failed
+        UNIQUE (camera, path, size_bytes, mtime_ns, occurrence)
+    );
+    CREATE INDEX strips_waiting ON strips (camera, lane, mtime_ns, path) WHERE state = 'waiting' AND attempts = 0;
+    CREATE INDEX strips_again ON strips (camera, requeued_after) WHERE state = 'waiting' AND attempts > 0;
+    CREATE INDEX strips_unpublished ON strips (id) WHERE state IN ('waiting', 'judged', 'skipped', 'dropped');
+    CREATE INDEX strips_disposal ON strips (id) WHERE disposal = 'due';
+
+    CREATE TABLE results (
+        seq             INTEGER PRIMARY KEY,
+        strip           INTEGER NOT NULL REFERENCES strips (id) ON DELETE CASCADE,
+        revision        INTEGER NOT NULL,
+        committed_ms    INTEGER NOT NULL,
+        captured_ts_ms  INTEGER NOT NULL,
+        verdict         TEXT NOT NULL,
+        reason          TEXT NOT NULL,
+        score           REAL NOT NULL,
+        model_sha256    TEXT NOT NULL,
+        heatmap_bytes   INTEGER NOT NULL,           -- 0: none was written, or it has been removed
+        UNIQUE (strip, revision)
+    );
+    CREATE INDEX results_heatmaps ON results (committed_ms) WHERE heatmap_bytes > 0;
+
+    CREATE TABLE outbox (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        topic      TEXT NOT NULL,
+        payload    BLOB NOT NULL,
+        seq        INTEGER,                          -- of the result; NULL for other events
+        queued_ms  INTEGER NOT NULL,
+        state      TEXT NOT NULL DEFAULT 'pending',  -- pending | acknowledged | parked | dropped
+        ended_ms   INTEGER NOT NULL DEFAULT 0,
+        note       TEXT NOT NULL DEFAULT ''
+    );
+    CREATE UNIQUE INDEX outbox_seq ON outbox (seq) WHERE seq IS NOT NULL;
+    CREATE INDEX outbox_pending ON outbox (id) WHERE state = 'pending';
+
+    CREATE TABLE models (
+        slot          TEXT NOT NULL,
+        sha256        TEXT NOT NULL,
+        state         TEXT NOT NULL,     -- candidate | active | previous | rejected | withdrawn | superseded | accepted
+        file          TEXT NOT NULL,     -- name in the inbox, for people only
+        model_id      TEXT NOT NULL DEFAULT '',
+        version       INTEGER NOT NULL DEFAULT 0,
+        first_seen_ms INTEGER NOT NULL,
+        changed_ms    INTEGER NOT NULL,
+        reason        TEXT NOT NULL DEFAULT '',
+        detail        TEXT NOT NULL DEFAULT '',
+        facts         TEXT NOT NULL DEFAULT '{}',  -- JSON: the measured numbers
+        PRIMARY KEY (slot, sha256)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE purged (
+        day    TEXT NOT NULL,            -- UTC date of `begin`
+        camera TEXT NOT NULL,
+        state  TEXT NOT NULL,
+        n      INTEGER NOT NULL,
+        PRIMARY KEY (day, camera, state)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE counters (kind TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+                           PRIMARY KEY (kind, name, state)) WITHOUT ROWID;
+
+    CREATE TRIGGER strip_begun AFTER INSERT ON strips BEGIN
+        INSERT INTO counters VALUES ('seen', NEW.camera, '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+        INSERT INTO counters VALUES ('strip', NEW.camera, NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER strip_moved AFTER UPDATE OF state ON strips WHEN OLD.state <> NEW.state BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'strip' AND name = OLD.camera AND state = OLD.state;
+        INSERT INTO counters VALUES ('strip', NEW.camera, NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER strip_purged AFTER DELETE ON strips BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'strip' AND name = OLD.camera AND state = OLD.state;
+        INSERT INTO purged VALUES (strftime('%Y-%m-%d', OLD.seen_ms / 1000, 'unixepoch'), OLD.camera, OLD.state, 1)
+            ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER result_purged AFTER DELETE ON results BEGIN
+        INSERT INTO counters VALUES ('purged_results', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER message_queued AFTER INSERT ON outbox BEGIN
+        INSERT INTO counters VALUES ('outbox', '', NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER message_purged AFTER DELETE ON outbox BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'outbox' AND state = OLD.state;
+    END;
+    CREATE TRIGGER message_moved AFTER UPDATE OF state ON outbox WHEN OLD.state <> NEW.state BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'outbox' AND state = OLD.state;
+        INSERT INTO counters VALUES ('outbox', '', NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    """,
+)
