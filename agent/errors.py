@@ -57,6 +57,20 @@ class Reason(StrEnum):
     OUTPUT_WRONG_SHAPE = "output_wrong_shape"
     OUTPUT_NON_FINITE = "output_non_finite"
     OUTPUT_OUT_OF_RANGE = "output_out_of_range"
+    # A model file; names, axes, dtypes, shapes and metadata are examined in this order
+    MODEL_UNREADABLE = "model_unreadable"
+    MODEL_NAMES = "model_names"
+    MODEL_AXES = "model_axes"
+    MODEL_DTYPES = "model_dtypes"
+    MODEL_SHAPES = "model_shapes"
+    MODEL_METADATA = "model_metadata"
+    GOLDEN_DAMAGED = "golden_damaged"
+    GOLDEN_MISMATCH = "golden_mismatch"
+    # Its manifest
+    MANIFEST_MALFORMED = "manifest_malformed"
+    DIGEST_MISMATCH = "digest_mismatch"
+    KEY_UNKNOWN = "key_unknown"
+    SIGNATURE_INVALID = "signature_invalid"
     # The box
     NO_SPACE = "no_space"
     NO_MEMORY = "no_memory"
