@@ -7,56 +7,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Seconds = Annotated[float, Field(ge=0, le=86400 * 365)]
-WhatToSave = Literal["all", "anomalous", "none"]
+from agent.config_types import AbsolutePath, ClientId, Name, Seconds, SecretPath, Section, Topic, WhatToSave
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, validate_default=True
-    )
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
-class _ReadableSection(_Section):
-    """YAML and environment give paths as text and whole numbers where floats are meant; nothing else is converted."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _paths_from_text(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        paths = {name for name, field in cls.model_fields.items() if "Path" in str(field.annotation)}
-        return {key: _to_path(value) if key in paths else value for key, value in values.items()}
-
-
-def _to_path(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_to_path(item) for item in value]
-    return Path(value) if isinstance(value, str) and value else value
-
-
-class AgentSection(_ReadableSection):
+class AgentSection(Section):
     """The box."""
 
     name: Name = "insp1"
     """Name of this box; unique on the broker. Part of the topics and the MQTT client id."""
-    state_folder: Path = Path("/var/lib/strip-agent")
+    state_folder: AbsolutePath = Path("/var/lib/strip-agent")
     """The agent's own folder: ledger, store of models, lock, control socket."""
 
 
-class Camera(_ReadableSection):
+class Camera(Section):
     """One camera and the folder it writes to."""
 
     name: Name
     """Name of the camera; part of topics, of heatmap paths and of every strip's identity."""
-    folder: Path
+    folder: AbsolutePath
     """Folder the camera writes to, with all folders below it. It may appear later, vanish and come back."""
-    patterns: Annotated[list[str], Field(min_length=1)] = ["**/*.tif", "**/*.tiff"]
+    patterns: list[str] = Field(default=["**/*.tif", "**/*.tiff"], min_length=1)
     """Which files are strips, relative to the folder; `**` is any number of folders. Case does not matter."""
     slot: Name = "default"
     """The model slot that scores this camera."""
@@ -74,8 +51,16 @@ class Camera(_ReadableSection):
     """Strips that are there at the camera's first scan: score all, none, or this number of the newest."""
     when_done: Literal["keep", "move", "delete"] = "keep"
     """What happens to the camera's file once the broker has acknowledged its result."""
-    done_folder: Path | None = None
+    done_folder: AbsolutePath | None = None
     """Where `when_done: move` puts the files."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _below_the_folder(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+                raise ValueError("every pattern must be relative to the camera's folder, without `..`")
+        return patterns
 
     @field_validator("part_id_pattern")
     @classmethod
@@ -84,20 +69,21 @@ class Camera(_ReadableSection):
             return None
         try:
             groups = re.compile(pattern).groups
-        except re.error as error:
-            raise ValueError(f"is not a regular expression: {error}") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"it is no regular expression: {error}") from error
         if groups != 1:
-            raise ValueError(f"needs exactly one group in parentheses, it has {groups}")
+            raise ValueError(f"it must have exactly one group in parentheses, and it has {groups}")
         return pattern
 
-    @model_validator(mode="after")
-    def _done_folder_goes_with_move(self) -> Camera:
-        if (self.when_done == "move") != (self.done_folder is not None):
-            raise ValueError("done_folder and when_done: move go together: set both or neither")
-        return self
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand that moving and the folder to move to come together."""
+        if self.when_done == "move" and self.done_folder is None:
+            yield "when_done", "`move` needs done_folder as well, the folder to move files to"
+        if self.when_done != "move" and self.done_folder is not None:
+            yield "done_folder", f"it has no effect with `when_done: {self.when_done}`; write `when_done: move`"
 
 
-class Trial(_Section):
+class Trial(Section):
     """Limits while a pushed model is tried."""
 
     seconds: Annotated[float, Field(gt=0)] = 120.0
@@ -106,7 +92,7 @@ class Trial(_Section):
     """Memory that a worker may allocate."""
 
 
-class Probation(_Section):
+class Probation(Section):
     """What a new model is watched for during its first strips."""
 
     strips: Annotated[int, Field(ge=0)] = 50
@@ -119,10 +105,10 @@ class Probation(_Section):
     """Share of anomalous strips that is still believed; null: any."""
 
 
-class ModelsSection(_ReadableSection):
+class ModelsSection(Section):
     """Where models come from and what they must prove."""
 
-    inbox: Path = Path("/srv/models/inbox")
+    inbox: AbsolutePath = Path("/srv/models/inbox")
     """Folder that models are pushed to; for slots other than default a folder of that name inside it."""
     settle_seconds: Seconds = 1.0
     """A pushed file is complete when two looks this far apart agree."""
@@ -130,7 +116,7 @@ class ModelsSection(_ReadableSection):
     """Input scale of a model file without metadata: `unit` 0..1, `gray8` 0..255."""
     require_signature: bool = False
     """Take only models with a manifest signed by one of the trusted keys."""
-    trusted_keys: list[Path] = []
+    trusted_keys: list[AbsolutePath] = Field(default=[])
     """Files with ed25519 public keys."""
     keep: Annotated[int, Field(ge=2)] = 3
     """Number of accepted models to keep for each slot, the active and the previous one among them."""
@@ -142,7 +128,7 @@ class ModelsSection(_ReadableSection):
     probation: Probation = Probation()
 
 
-class InferenceSection(_Section):
+class InferenceSection(Section):
     """Running the model."""
 
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
@@ -153,7 +139,7 @@ class InferenceSection(_Section):
     """A strip that kills or hangs the worker this often is published as invalid."""
 
 
-class ChecksSection(_Section):
+class ChecksSection(Section):
     """What a strip must be like to be judged."""
 
     incomplete_seconds: Seconds = 60.0
@@ -170,7 +156,7 @@ class ChecksSection(_Section):
     """All-zero rows at the end of channels 0 to 2 are a file that was not written to its end."""
 
 
-class ScoringSection(_Section):
+class ScoringSection(Section):
     """How a heatmap becomes a score and a verdict."""
 
     method: Literal["max", "top_k_mean", "area"] = "max"
@@ -185,10 +171,10 @@ class ScoringSection(_Section):
     """Smaller regions do not count in `area` and `defect_count`; they never change `max`."""
 
 
-class HeatmapsSection(_ReadableSection):
+class HeatmapsSection(Section):
     """Which heatmaps are written and how long they are kept."""
 
-    folder: Path | None = None
+    folder: AbsolutePath | None = None
     """null: `heatmaps` in the state folder."""
     png: WhatToSave = "all"
     """Pictures for people."""
@@ -209,30 +195,34 @@ class HeatmapsSection(_ReadableSection):
         if template is not None:
             rest = template.replace("{path}", "").replace("{path_windows}", "")
             if "{" in rest or "}" in rest or rest == template:
-                raise ValueError("must contain {path} or {path_windows} and no other braces")
+                raise ValueError("it must contain {path} or {path_windows}, and no other braces")
         return template
 
 
-class Tls(_ReadableSection):
+class Tls(Section):
     """Encryption to the broker."""
 
     enabled: bool = False
     """Use TLS 1.2 or newer; the broker's name is always checked."""
-    ca_file: Path | None = None
+    ca_file: AbsolutePath | None = None
     """Certificate authority; null: the system's."""
-    cert_file: Path | None = None
+    cert_file: AbsolutePath | None = None
     """Client certificate."""
-    key_file: Path | None = None
+    key_file: AbsolutePath | None = None
     """Key of the client certificate."""
 
-    @model_validator(mode="after")
-    def _certificate_has_key(self) -> Tls:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together: set both or neither")
-        return self
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand the key with the certificate, and no files that would not be used."""
+        if self.cert_file is not None and self.key_file is None:
+            yield "cert_file", "a client certificate needs key_file as well"
+        if self.key_file is not None and self.cert_file is None:
+            yield "key_file", "a client key needs cert_file as well"
+        for key in ("ca_file", "cert_file", "key_file"):
+            if not self.enabled and getattr(self, key) is not None:
+                yield key, "it has no effect without TLS; write `enabled: true`"
 
 
-class MqttSection(_ReadableSection):
+class MqttSection(Section):
     """The broker."""
 
     host: Annotated[str, Field(min_length=1)] = "localhost"
@@ -241,39 +231,51 @@ class MqttSection(_ReadableSection):
     """TCP port; with TLS usually 8883."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """`auto` tries MQTT 5 and falls back where the broker does not know it."""
-    client_id: str | None = None
+    client_id: ClientId | None = None
     """null: the agent's name. Two boxes with one client id throw each other out."""
     keepalive_seconds: Annotated[int, Field(ge=5, le=3600)] = 15
     """A dead link is noticed after about one and a half times this."""
     username: str | None = None
     """User at the broker."""
-    password_file: Path | None = None
+    password_file: SecretPath | None = None
     """File with the password; a bare name is looked up among systemd's credentials first."""
     tls: Tls = Tls()
-    base_topic: Annotated[str, Field(pattern=r"^[^+#\x00-\x1f/]+(/[^+#\x00-\x1f/]+)*$", max_length=200)] | None = None
+    base_topic: Topic | None = None
     """First part of every topic; null: strip-agent/<agent.name>."""
+
+    @field_validator("host")
+    @classmethod
+    def _name_or_address_alone(cls, host: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%\w+)?", host):
+            raise ValueError("it must be a host name or an address alone, without mqtt:// and without the port")
+        return host
 
     @field_validator("protocol", mode="before")
     @classmethod
     def _number_is_fine(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand a user with the password."""
+        if self.password_file is not None and self.username is None and self.protocol != "5":
+            yield "password_file", "a password needs username as well (MQTT 3.1.1 has no password without a user)"
 
-class OutboxSection(_Section):
+
+class OutboxSection(Section):
     """Results that the broker has not acknowledged."""
 
     max_messages: Annotated[int, Field(ge=10)] = 1_000_000
     """Above it the oldest is dropped, named in the audit."""
 
 
-class LedgerSection(_Section):
+class LedgerSection(Section):
     """The ledger."""
 
     keep_days: Annotated[float, Field(gt=0)] = 90.0
     """Acknowledged strips whose file is gone are forgotten after this; daily totals stay."""
 
 
-class LogSection(_Section):
+class LogSection(Section):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -282,7 +284,7 @@ class LogSection(_Section):
     """`auto`: journal under systemd, else human."""
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration file."""
 
     agent: AgentSection = AgentSection()
@@ -297,22 +299,22 @@ class Config(_Section):
     ledger: LedgerSection = LedgerSection()
     log: LogSection = LogSection()
 
-    @field_validator("cameras")
-    @classmethod
-    def _names_differ(cls, cameras: list[Camera]) -> list[Camera]:
-        names = [camera.name.lower() for camera in cameras]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two cameras share a name: {', '.join(twice)}")
-        return cameras
-
-    @model_validator(mode="after")
-    def _area_needs_a_threshold(self) -> Config:
-        if self.scoring.method == "area" and self.scoring.threshold is None:
-            missing = [camera.name for camera in self.cameras if camera.threshold is None]
-            if missing:
-                raise ValueError(f"scoring.method: area needs a threshold in pixels (cameras {', '.join(missing)})")
-        return self
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand different names of cameras, and thresholds that the score method can reach."""
+        names = [camera.name.lower() for camera in self.cameras]
+        area = self.scoring.method == "area"
+        thresholds = {"scoring.threshold": self.scoring.threshold}
+        for number, camera in enumerate(self.cameras):
+            thresholds[f"cameras.{number}.threshold"] = camera.threshold
+            if camera.name.lower() in names[:number]:
+                yield f"cameras.{number}.name", f"two cameras are named '{camera.name}' (case does not count)"
+            if area and camera.threshold is None and self.scoring.threshold is None:
+                yield f"cameras.{number}.threshold", "`scoring.method: area` needs it here or as scoring.threshold"
+        for place, threshold in thresholds.items():
+            if threshold is not None and area and threshold <= 0:
+                yield place, f"found {threshold:g}; with `scoring.method: area` it is a number of pixels above 0"
+            if threshold is not None and not area and not 0 <= threshold <= 1:
+                yield place, f"found {threshold:g}; with `scoring.method: {self.scoring.method}` it is from 0 to 1"
 
     @property
     def heatmap_folder(self) -> Path:
