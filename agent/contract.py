@@ -1,22 +1,20 @@
-"""The model contract: what a model file must look like, its metadata, and the manifest beside it.
+"""The model contract: what a model file must look like, its and its metadata. The manifest beside it is in manifest.py.
 
-Shared by the exporter, which writes such files, the supervisor, which reads manifests, and the worker, which checks models.
-Pure: nothing here opens a file. Only the standard library is imported, because the supervisor has to stay small;
-`cryptography` is loaded the first time a signature is verified.
+Shared by the exporter, which writes such files, the supervisor, which reads manifests, and the worker, which checks
+models. Pure: nothing here opens a file, and only the standard library is imported, because the supervisor stays small.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.errors import Reason, Reject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 CONTRACT = "1"
 INPUT_NAME = "input"
@@ -26,14 +24,12 @@ FLOAT = "tensor(float)"  # as onnxruntime names the type
 INPUT_SCALES = ("unit", "gray8")
 PRECISIONS = ("fp32", "int8")
 PREFIX = "strip_agent."
-MANIFEST_SUFFIX = ".manifest.json"
-MAX_MANIFEST_BYTES = 64 * 1024
 MAX_SIDE_PX = 16384
 MAX_GOLDEN_CHARACTERS = 32 * 1024 * 1024
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_VERSION = 2**53 - 1  # JSON readers in other languages hold whole numbers as doubles
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_VERSION = 2**53 - 1  # JSON readers in other languages hold whole numbers as doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class ModelFacts:
 
 
 def check_model(description: ModelDescription, *, unlabelled_input_scale: str = "unit") -> ModelFacts:
-    """Check names, axes, dtypes, shapes and metadata in this order; `Reject` with the reason of the first that fails."""
+    """Check names, axes, dtypes, shapes, metadata in this order; `Reject` with the reason of the first that fails."""
     strip, output = _check_names(description)
     _check_axes(strip, output)
     _check_dtypes(strip, output)
@@ -86,10 +82,8 @@ def _check_names(description: ModelDescription) -> tuple[Port, Port]:
     inputs = [port.name for port in description.inputs]
     outputs = [port.name for port in description.outputs]
     if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
-        found = f"inputs {_listed(inputs)} and outputs {_listed(outputs)}"
-        raise _refused(
-            Reason.MODEL_NAMES, f"needs one input {INPUT_NAME!r} and one output {OUTPUT_NAME!r}, has {found}"
-        )
+        found = f"inputs {listed(inputs)} and outputs {listed(outputs)}"
+        raise _refused(Reason.MODEL_NAMES, f"needs one input {INPUT_NAME!r}, one output {OUTPUT_NAME!r}; has {found}")
     return description.inputs[0], description.outputs[0]
 
 
@@ -97,14 +91,12 @@ def _check_axes(strip: Port, output: Port) -> None:
     for port in (strip, output):
         if len(port.shape) != 4:  # noqa: PLR2004 - batch, channel, row, column
             raise _refused(
-                Reason.MODEL_AXES, f"{port.name} needs 4 axes (batch, channel, row, column), has {port.shape}"
+                Reason.MODEL_AXES, f"{port.name} needs the axes batch, channel, row, column, has {port.shape}"
             )
     if isinstance(strip.shape[0], int):
         raise _refused(Reason.MODEL_AXES, f"the batch axis must be dynamic, it is fixed at {strip.shape[0]}")
     if not all(isinstance(length, int) for length in strip.shape[1:]):
-        raise _refused(
-            Reason.MODEL_AXES, f"channel, row and column of the input must be fixed, they are {strip.shape[1:]}"
-        )
+        raise _refused(Reason.MODEL_AXES, f"channel, row, column of the input must be fixed, are {strip.shape[1:]}")
 
 
 def _check_dtypes(strip: Port, output: Port) -> None:
@@ -148,11 +140,11 @@ def parse_metadata(ours: Mapping[str, str]) -> ModelFacts:
         height=_whole(ours, "image_height", MAX_SIDE_PX),
         width=_whole(ours, "image_width", MAX_SIDE_PX),
         input_scale=_one_of(ours, "input_scale", INPUT_SCALES),
-        model_id=_matching(ours, "model_id", _NAME),
-        version=_whole(ours, "version", _MAX_VERSION),
+        model_id=_matching(ours, "model_id", NAME),
+        version=_whole(ours, "version", MAX_VERSION),
         created=_present(ours, "created"),
         precision=_one_of(ours, "precision", PRECISIONS),
-        checkpoint_sha256=_matching(ours, "checkpoint_sha256", _SHA256) if "checkpoint_sha256" in ours else "",
+        checkpoint_sha256=_matching(ours, "checkpoint_sha256", SHA256) if "checkpoint_sha256" in ours else "",
         threshold=_fraction(ours, "threshold"),
         producer=ours.get("producer", ""),
         golden=golden,
@@ -233,114 +225,6 @@ def _fraction(ours: Mapping[str, str], key: str) -> float | None:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What the manifest beside a model binds together; `created` is UTC, ISO 8601."""
-
-    sha256: str
-    size: int  # bytes
-    model_id: str
-    version: int
-    slot: str
-    created: str
-    rollback: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SignedManifest:
-    """A manifest, the exact text that was signed, and the signature (b"" and "" when it is not signed)."""
-
-    manifest: Manifest
-    text: str
-    signature: bytes
-    key_id: str
-
-
-def format_manifest(manifest: Manifest) -> str:
-    """Give the text that is signed: JSON with sorted keys."""
-    return json.dumps(asdict(manifest), sort_keys=True)
-
-
-def format_manifest_file(text: str, signature: bytes, key_id: str) -> bytes:
-    """Give the content of `MODEL.onnx.manifest.json`."""
-    outer = {"manifest": text, "signature": base64.b64encode(signature).decode(), "key_id": key_id}
-    return (json.dumps(outer, indent=1) + "\n").encode()
-
-
-def parse_manifest_file(content: bytes) -> SignedManifest:
-    """Read a manifest file; `Reject(MANIFEST_MALFORMED)` says what is wrong. Nothing is verified yet."""
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise _malformed(f"is larger than {MAX_MANIFEST_BYTES} bytes")
-    try:
-        outer = json.loads(content)
-        text = outer["manifest"]
-        signature = base64.b64decode(outer["signature"], validate=True)
-        key_id = outer["key_id"]
-        inner = json.loads(text)
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
-        raise _malformed(f"is not the JSON it should be ({type(error).__name__}: {error})") from error
-    if not isinstance(key_id, str) or not isinstance(inner, dict):
-        raise _malformed("key_id must be text and manifest an object")
-    return SignedManifest(_parse_manifest(inner), text, signature, key_id)
-
-
-def _parse_manifest(inner: dict[str, object]) -> Manifest:
-    kinds = {"sha256": str, "size": int, "model_id": str, "version": int, "slot": str, "created": str, "rollback": bool}
-    for key, kind in kinds.items():
-        if type(inner.get(key)) is not kind:
-            raise _malformed(f"{key} is missing or not of type {kind.__name__}")
-    if unknown := sorted(inner.keys() - kinds.keys()):
-        raise _malformed(f"holds the unknown keys {_listed(unknown)}")
-    manifest = Manifest(**inner)  # type: ignore[arg-type]  # the loop above checked each type
-    for key, pattern in (("sha256", _SHA256), ("model_id", _NAME), ("slot", _NAME)):
-        if not pattern.fullmatch(getattr(manifest, key)):
-            raise _malformed(f"{key} does not match {pattern.pattern}")
-    if not 0 < manifest.version <= _MAX_VERSION or manifest.size <= 0:
-        raise _malformed("version and size must be positive whole numbers")
-    return manifest
-
-
-def check_manifest_fits(manifest: Manifest, *, sha256: str, size: int) -> None:
-    """Check that the manifest speaks of the file with this digest and size; `Reject(DIGEST_MISMATCH)` otherwise."""
-    if (manifest.sha256, manifest.size) != (sha256, size):
-        stated = f"{manifest.size} bytes with digest {manifest.sha256[:12]}"
-        raise Reject(Reason.DIGEST_MISMATCH, f"the manifest speaks of {stated}, the file has {size} with {sha256[:12]}")
-
-
-def load_public_key(pem: bytes) -> tuple[str, bytes]:
-    """Read an ed25519 public key (PEM) and give (key_id, 32 raw bytes); `ValueError` when it is something else."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - see the docstring
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
-
-    key = load_pem_public_key(pem)
-    if not isinstance(key, Ed25519PublicKey):
-        raise ValueError(f"is a public key of another kind ({type(key).__name__}), ed25519 is needed")
-    raw = key.public_bytes_raw()
-    return make_key_id(raw), raw
-
-
-def make_key_id(public_key: bytes) -> str:
-    """Name a public key (32 raw bytes): the first 16 hexadecimal digits of its sha256."""
-    return hashlib.sha256(public_key).hexdigest()[:16]
-
-
-def verify_signature(signed: SignedManifest, trusted_keys: Mapping[str, bytes]) -> None:
-    """Check the signature against `trusted_keys` (key_id -> 32 raw bytes).
-
-    Raises `Reject` with KEY_UNKNOWN or SIGNATURE_INVALID.
-    """
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see the docstring of this file
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
-
-    key = trusted_keys.get(signed.key_id)
-    if key is None:
-        raise Reject(Reason.KEY_UNKNOWN, f"signed with key {signed.key_id[:64]!r}, trusted are {_listed(trusted_keys)}")
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signed.signature, signed.text.encode())
-    except InvalidSignature as error:
-        raise Reject(Reason.SIGNATURE_INVALID, f"the signature does not fit key {signed.key_id}") from error
-
-
 def _refused(reason: Reason, detail: str) -> Reject:
     return Reject(reason, detail, model_fault=True)
 
@@ -349,9 +233,6 @@ def _metadata_wrong(detail: str) -> Reject:
     return _refused(Reason.MODEL_METADATA, f"metadata {detail}")
 
 
-def _malformed(detail: str) -> Reject:
-    return Reject(Reason.MANIFEST_MALFORMED, f"the manifest {detail}")
-
-
-def _listed(names: object) -> str:
-    return ", ".join(repr(str(name)[:64]) for name in names) or "none"  # type: ignore[attr-defined]
+def listed(names: Iterable[str]) -> str:
+    """Show names from outside in a message, shortened and quoted."""
+    return ", ".join(repr(name[:64]) for name in names) or "none"

@@ -17,7 +17,7 @@ import numpy as np
 from agent.contract import CHANNELS, MAX_GOLDEN_CHARACTERS
 from agent.errors import Reason, Reject
 
-_DTYPES = {"uint8": np.dtype("uint8"), "float32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("uint8"), "float32": np.dtype("<f4")}
 _HEATMAP = np.dtype("<f2")
 FLOAT16_STEP = 2.0**-12  # the most a heatmap value can be off after a round trip through float16
 
