@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,19 +14,48 @@ if TYPE_CHECKING:
 
 
 def _to_path(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("it must not contain a zero byte")
     return Path(value) if isinstance(value, str) and value else value
 
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError("it must be an absolute path, one that starts with /")
-    if "\0" in str(path):
-        raise ValueError("it must not contain a zero byte")
     return path
 
 
 def _absolute_or_bare(path: Path) -> Path:
     return path if path.name == str(path) else _absolute(path)
+
+
+def _below_a_folder(pattern: str) -> str:
+    if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+        raise ValueError("it must be relative to the camera's folder, without `..`")
+    return pattern
+
+
+def _with_one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"it is no regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"it must have exactly one group in parentheses, and it has {groups}")
+    return pattern
+
+
+def _knows_its_fields(template: str) -> str:
+    rest = template.replace("{path}", "").replace("{path_windows}", "")
+    if "{" in rest or "}" in rest or rest == template:
+        raise ValueError("it must contain {path} or {path_windows}, and no other braces")
+    return template
+
+
+def _name_or_address_alone(host: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%\w+)?", host):
+        raise ValueError("it must be a host name or an address alone, without mqtt:// and without the port")
+    return host
 
 
 def in_words(text: str) -> Any:
@@ -44,6 +74,10 @@ SecretPath = Annotated[
     AfterValidator(_absolute_or_bare),
     in_words("an absolute path, or the bare name of a systemd credential"),
 ]
+FilePattern = Annotated[str, AfterValidator(_below_a_folder)]
+PatternWithOneGroup = Annotated[str, AfterValidator(_with_one_group), in_words("a regular expression with one group")]
+UrlTemplate = Annotated[str, AfterValidator(_knows_its_fields)]
+Host = Annotated[str, AfterValidator(_name_or_address_alone), in_words("a host name or an address")]
 ClientId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$"), in_words("1 to 200 printable ASCII characters")]
 Topic = Annotated[
     str,

@@ -1,0 +1,297 @@
+"""Reads the configuration: file and environment in, one frozen `Config` or every problem at once out.
+
+The models with all keys are in `config.py`. What only the machine can tell (folders, files) is `config_check.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from agent.config import Config
+from agent.config_words import NOT_IN_PLAIN, allowed, found, known_part, leaf_paths, shown_path, unknown_key
+from agent.config_yaml import MAX_CHARACTERS, YamlProblem, read_yaml
+from agent.errors import ExitCode, Fatal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agent.config_yaml import KeyPath, Place
+
+PREFIX = "STRIP_AGENT__"
+MAX_SECRET_BYTES = 65535  # the longest password that MQTT can carry
+
+NOT_BUILT_YET: dict[str, list[Any]] = {
+    "mqtt.payload": [],
+    "mqtt.sparkplug": [],
+    "mqtt.commands": [],
+    "metrics": [],
+    "web": [],
+    "inference.provider": [],
+    "models.require_signature": [False],
+    "models.trusted_keys": [[]],
+    "models.probation.strips": [50, 0],
+    "models.probation.max_faults": [1],
+    "models.probation.max_latency_ratio": [5.0],
+    "models.probation.max_anomalous_rate": [None],
+}
+"""Keys whose feature this version does not have, and the values that may be written all the same.
+
+Anything else is refused, never ignored. A feature that is built takes its lines out of here.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration. `where` is a key or the name of an environment variable."""
+
+    line: int | None  # of the file, starting at 1; None: it is not about a line
+    where: str
+    message: str
+    warning: bool = False  # the service can start all the same
+
+    def __str__(self) -> str:
+        """Write it as one line for people."""
+        return ": ".join(filter(None, [f"line {self.line}" if self.line else "", self.where, self.message]))
+
+
+class ConfigError(Fatal):
+    """The configuration is unusable; `problems` has every reason, in the order of the lines."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(ExitCode.CONFIG, "\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read the file, lay the environment's values over it, check everything.
+
+    Raises ConfigError with all problems.
+    """
+    values, places, problems = _read_file(path)
+    problems += list(_lay_over(values, places, environ))
+    problems += list(_not_built(values, places))
+    said = {(problem.line, problem.where) for problem in problems}
+    for key_path, message in _broken_keys(values):
+        problem = _problem_at(key_path, message, places)
+        if (problem.line, problem.where) not in said:
+            problems.append(problem)
+    if problems:
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+    return Config.model_validate(values)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place], list[Problem]]:
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(4 * MAX_CHARACTERS + 1)
+    except OSError as error:
+        raise ConfigError([Problem(None, where, f"cannot be read: {error.strerror}")]) from error
+    try:
+        values, lines, unreadable = read_yaml(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(line, where, "is not UTF-8 text")]) from error
+    except YamlProblem as error:
+        raise ConfigError([Problem(error.line, where, error.message)]) from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        message = f"must be a group of keys such as `agent:` and `cameras:`, found {found(values, {})}"
+        raise ConfigError([Problem(1, where, message)])
+    problems = [Problem(problem.line, shown_path(problem.path), problem.message) for problem in unreadable]
+    return values, dict(lines), problems
+
+
+def variable(path: KeyPath) -> str:
+    """Name the environment variable of a key: ("mqtt", "host") is STRIP_AGENT__MQTT__HOST."""
+    return PREFIX + "__".join(map(str, path)).upper()
+
+
+def _lay_over(values: dict[str, Any], places: dict[KeyPath, Place], environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Put the environment's values into `values` and its variables into `places`; lists are replaced whole."""
+    names = sorted(name for name in environ if name.startswith(PREFIX))
+    known = {variable(path): path for path in leaf_paths()} if names else {}
+    for name in names:
+        if name not in known:
+            yield Problem(None, name, _unknown_variable(name, known))
+            continue
+        path = known[name]
+        try:
+            value, _, unreadable = read_yaml(environ[name])
+        except YamlProblem as error:
+            yield Problem(None, name, error.message)
+            continue
+        yield from (Problem(None, name + _below(problem.path), problem.message) for problem in unreadable)
+        section: Any = values
+        for key in path[:-1]:
+            if isinstance(section, dict) and section.get(key) is None:
+                section[key] = {}
+            section = section[key] if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            continue  # the file has something else in place of the section, which is a problem of its own
+        for place in [place for place in places if place[: len(path)] == path]:
+            del places[place]
+        section[path[-1]] = value
+        places[path] = name
+
+
+def _unknown_variable(name: str, known: Mapping[str, KeyPath]) -> str:
+    dotted = name.removeprefix(PREFIX).lower().replace("__", ".")
+    if any(dotted == key or dotted.startswith(f"{key}.") for key, accepted in NOT_BUILT_YET.items() if not accepted):
+        return "not built in this version; remove it"
+    if dotted.rpartition(".")[2].startswith(("password", "secret", "token")):
+        return NOT_IN_PLAIN
+    whole = next((other for other in known if name.startswith(f"{other}__")), None)
+    if whole is not None:
+        return f"there is no such variable; {whole} is set as a whole, in YAML"
+    below = [other for other in known if other.startswith(f"{name}__")]
+    if below:
+        return f"a section cannot be set as a whole; set {', '.join(below)}"
+    close = difflib.get_close_matches(name, known, n=3)
+    return "there is no such variable; " + (f"did you mean {' or '.join(close)}?" if close else "no name is close")
+
+
+def _not_built(values: dict[str, Any], places: Mapping[KeyPath, Place]) -> Iterator[Problem]:
+    """Refuse keys of features that this version does not have, and take those out that the models do not know."""
+    for dotted, accepted in NOT_BUILT_YET.items():
+        path = tuple(dotted.split("."))
+        section = _value_at(values, path[:-1])
+        if not isinstance(section, dict) or path[-1] not in section:
+            continue
+        value = section[path[-1]]
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted):
+            only = f"; only {' or '.join(map(json.dumps, accepted))} works" if accepted else "; remove it"
+            yield _problem_at(path, f"not built in this version{only}", places)
+        if known_part(path)[0] != path:
+            del section[path[-1]]
+
+
+def _broken_keys(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what the models say, in sentences.
+
+    Rules between several keys are only checked where each key is right. So that nothing is left for the next run,
+    everything is checked again without the broken values; a rule is not believed then where it may be about one of
+    them.
+    """
+    first = list(_complaints(values))
+    yield from ((path, message) for path, message, _ in first)
+    if first:
+        lost = [path for path, _, kind in first if kind not in {"extra_forbidden", "missing"}]
+        sections, keys = {path[:-1] for path in lost}, {path[-1] for path in lost}
+        for path, message, section in _complaints(_without(values, [path for path, _, _ in first])):
+            if section not in sections and path[-1] not in keys:
+                yield path, message
+
+
+def _complaints(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath | str]]:
+    """Yield (path, sentence, kind of error or the section whose rule is broken), each path once."""
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        seen: set[KeyPath] = set()
+        for one in error.errors(include_url=False):
+            for path, message in _sentences(one, values):
+                if path not in seen:
+                    seen.add(path)
+                    yield path, message, one["loc"] if one["type"] == "broken_rules" else one["type"]
+
+
+def _sentences(error: Any, values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    location: KeyPath = error["loc"]
+    path, schema = known_part(location)
+    match error["type"]:
+        case "extra_forbidden":
+            yield location, unknown_key(location)
+        case "missing":
+            yield path, f"is missing; needed is {allowed(schema)}"
+        case "broken_rules":
+            for key, sentence in error["ctx"]["broken"]:
+                steps = tuple(int(step) if step.isdecimal() else step for step in key.split("."))
+                yield (*location, *steps), sentence
+        case "value_error":
+            yield path, f"found {found(_value_at(values, path), schema)}; {error['ctx']['error']}"
+        case _:
+            yield path, f"found {found(_value_at(values, path), schema)}; allowed is {allowed(schema)}"
+
+
+def _without(values: dict[str, Any], paths: list[KeyPath]) -> dict[str, Any]:
+    """Copy `values` without the values at `paths`; cameras are filled up so that they pass."""
+    rest = copy.deepcopy(values)
+    for path in paths:
+        section = _value_at(rest, path[:-1])
+        if isinstance(section, dict):
+            section.pop(path[-1], None)
+        elif isinstance(section, list) and path[:-1] == ("cameras",):
+            section[int(path[-1])] = {}
+        else:  # an item of another list: without the list
+            rest = _without(rest, [path[:-1]])
+    for number, camera in enumerate(rest.setdefault("cameras", [{}])):
+        camera.setdefault("name", f"unnamed-{number}")
+        camera.setdefault("folder", "/")
+    return rest
+
+
+def _value_at(values: Any, path: KeyPath) -> Any:
+    for step in path:
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _problem_at(path: KeyPath, message: str, places: Mapping[KeyPath, Place]) -> Problem:
+    depth = next((depth for depth in range(len(path), -1, -1) if path[:depth] in places), 0)
+    place = places.get(path[:depth])
+    if isinstance(place, str):
+        return Problem(None, place + _below(path[depth:]), message)
+    return Problem(place, shown_path(path), message)
+
+
+def _below(path: KeyPath) -> str:
+    shown = shown_path(path)
+    return f".{shown}" if shown and not shown.startswith("[") else shown
+
+
+def secret_path(path: Path, environ: Mapping[str, str]) -> Path:
+    """Find a secret's file: a bare name is looked up among systemd's credentials first."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if folder and path.name == str(path) and (Path(folder) / path).is_file():
+        return Path(folder) / path
+    return path
+
+
+def read_secret(path: Path, environ: Mapping[str, str]) -> str:
+    """Read a password from a file or a systemd credential, without its newline at the end.
+
+    Raises ConfigError; its text names the file and never shows what is in it.
+    """
+    file_path = secret_path(path, environ)
+    try:
+        # Without O_NONBLOCK opening a FIFO would wait for ever.
+        descriptor = os.open(file_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigError([Problem(None, str(file_path), "is not a regular file")])
+            raw = file.read(MAX_SECRET_BYTES + 3)
+        secret = raw.decode()
+    except OSError as error:
+        raise ConfigError([Problem(None, str(file_path), f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError:
+        # Without the cause: it would carry the secret's bytes.
+        raise ConfigError([Problem(None, str(file_path), "is not UTF-8 text")]) from None
+    secret = secret.removesuffix("\n").removesuffix("\r")
+    if not secret:
+        raise ConfigError([Problem(None, str(file_path), "is empty")])
+    if len(secret.encode()) > MAX_SECRET_BYTES:
+        raise ConfigError([Problem(None, str(file_path), f"is longer than {MAX_SECRET_BYTES} bytes")])
+    return secret
