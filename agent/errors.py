@@ -59,6 +59,8 @@ class Reason(StrEnum):
     OUTPUT_OUT_OF_RANGE = "output_out_of_range"
     # A model file; names, axes, dtypes, shapes and metadata are examined in this order
     MODEL_UNREADABLE = "model_unreadable"
+    MODEL_CRASHED = "model_crashed"
+    MODEL_TRIAL_TIMEOUT = "model_trial_timeout"
     MODEL_NAMES = "model_names"
     MODEL_AXES = "model_axes"
     MODEL_DTYPES = "model_dtypes"

@@ -51,6 +51,7 @@ class Strip:
     attempts: int
     revision: int  # starts at 1; `strips retry` raises it
     seen_ms: int  # Unix milliseconds of `begin`
+    half_written: bool = False  # its file was found incomplete and may still grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class HeatmapFiles:
     png_path: str = ""
     regions_path: str = ""
     state: str = "by_rule"  # saved | by_rule | no_space | failed
+    bytes_written: int = 0  # of all of them together
 
 
 @dataclass(frozen=True, slots=True)

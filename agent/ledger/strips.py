@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.ledger.database import Database
 
 LIVE, BACKLOG = 0, 1
-_STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms"
+_STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
 _SAME_FILE = "camera = ? AND path = ? AND size_bytes = ? AND mtime_ns = ?"
 
 
@@ -120,17 +120,11 @@ class Strips:
             )
             return next((_strip(row) for row in rows if row[0] not in excluding), None)
 
-    def put_back(self, row: int) -> int:
-        """Count an attempt and put the strip at the end of the queue; return the attempts so far."""
+    def put_back(self, row: int, attempts: int) -> None:
+        """Put the strip at the end of the queue, with this number of attempts behind it (at least 1)."""
         with self._database.transaction() as db:
             newest = db.execute("SELECT max(id) FROM strips").fetchone()[0]
-            db.execute("UPDATE strips SET attempts = attempts + 1, requeued_after = ? WHERE id = ?", (newest, row))
-            return int(db.execute("SELECT attempts FROM strips WHERE id = ?", (row,)).fetchone()[0])
-
-    def forgive(self, row: int) -> None:
-        """Take back the attempts of a strip: the model or the box was to blame."""
-        with self._database.transaction() as db:
-            db.execute("UPDATE strips SET attempts = 0 WHERE id = ?", (row,))
+            db.execute("UPDATE strips SET attempts = ?, requeued_after = ? WHERE id = ?", (attempts, newest, row))
 
     def mark_half_written(self, row: int) -> None:
         """Note that the strip's file was found incomplete: should the file grow, the strip grows with it."""
@@ -249,6 +243,6 @@ def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> No
 
 
 def _strip(row: tuple[Any, ...]) -> Strip:
-    number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms = row
+    number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, *rest, half_written = row
     identity = FileIdentity(size_bytes, mtime_ns, ctime_ns)
-    return Strip(number, strip_id, camera, os.fsdecode(path), identity, attempts, revision, seen_ms)
+    return Strip(number, strip_id, camera, os.fsdecode(path), identity, *rest, half_written=bool(half_written))

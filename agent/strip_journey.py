@@ -1,0 +1,307 @@
+"""The strip's journey: from a settled file in a camera's folder to a committed result.
+
+    1, 2  `Intake.step`        settled files that the ledger does not know
+    3     `Intake.step`        begin: from here on the strip is accounted for
+    4     `StripJourney.step`  a worker judges it; what goes wrong is decided by `errors.decide`
+    5     `StripJourney.step`  commit: result, message bytes and sequence number in one durable transaction
+
+The publisher takes it from there. Between two steps a strip lives in the ledger and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent import messages
+from agent.errors import Action, AgentError, Blame, Reason, Reject, Retry, decide
+from agent.files import read_regular_file
+from agent.ledger import NewResult
+from agent.ledger.strips import BACKLOG, LIVE
+from agent.logs import event
+from agent.records import HeatmapFiles, Judgement, show_name
+from agent.strip_message import strip_message, verdict_of
+from agent.wire import Failed, Job, Judged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.config import Camera, Config
+    from agent.ledger import Ledger
+    from agent.records import FileIdentity, Strip
+    from agent.watching import CameraWatcher
+    from agent.worker_handle import Slot, WorkerHandle
+
+log = logging.getLogger(__name__)
+
+JOBS_IN_A_WORKER = 2  # one that it is at, and one so that it never waits for the ledger
+FIRST_LOOK_AGAIN_SECONDS = 0.5
+LAST_LOOK_AGAIN_SECONDS = 5.0
+
+
+class Intake:
+    """Steps 1 to 3, for one camera."""
+
+    def __init__(self, camera: Camera, watcher: CameraWatcher, ledger: Ledger, max_file_bytes: int) -> None:
+        self.camera = camera
+        self.watcher = watcher
+        self._ledger = ledger
+        self._max_file_bytes = max_file_bytes
+        self._first_scan_recorded = ledger.strips.camera_was_scanned(camera.name)
+
+    def step(self) -> int:
+        """Begin what has settled; return how many files that were."""
+        files = self.watcher.step()
+        try:
+            doubtful = self._ledger.strips.begin(files) if files else []
+            for file in doubtful:
+                data, _, _ = read_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
+                self._ledger.strips.begin_by_digest(file, hashlib.sha256(data).hexdigest())
+            if not self._first_scan_recorded and self.watcher.first_scan_done:
+                self._ledger.strips.record_first_scan(self.camera.name)
+                self._first_scan_recorded = True
+        except (Retry, Reject) as error:
+            # Nothing is lost: what has not been begun is handed out again, what has been is known by then.
+            self.watcher.give_back(files)
+            log.warning("camera %s: cannot begin %d strips yet: %s", self.camera.name, len(files), error)
+            return 0
+        return len(files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A strip whose file, or the box, is not ready; times are of the monotonic clock."""
+
+    since: float
+    until: float
+    identity: FileIdentity
+
+
+class StripJourney:
+    """Steps 4 and 5, for the cameras of one slot."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        config: Config,
+        ledger: Ledger,
+        *,
+        committed: Callable[[str, int, bytes], None] = lambda camera, captured_ts_ms, payload: None,
+        judged: Callable[[WorkerHandle, Judged | Failed | None], None] = lambda worker, answer: None,
+        folder_is_away: Callable[[str], bool] = lambda camera: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slot = slot
+        self.bell = threading.Event()  # rings when there may be something to do; a lost ring costs one poll
+        self._config = config
+        self._ledger = ledger
+        self._cameras = {camera.name: camera for camera in config.cameras if camera.slot == slot.name}
+        self._turns = list(self._cameras)  # the camera whose turn it is comes first
+        self._in_work: dict[str, Strip] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._lost_in_a_row: set[str] = set()
+        self._committed = committed
+        self._judged = judged
+        self._folder_is_away = folder_is_away
+        self._clock = clock
+
+    def step(self, timeout_seconds: float) -> bool:
+        """Give the worker strips, take one answer and record it; True when an answer was taken."""
+        worker = self.slot.adopt()
+        if worker is None or (self.slot.held and not worker.jobs):
+            self._rest(timeout_seconds)
+            return False
+        self._feed(worker)
+        if not worker.jobs:
+            self._rest(timeout_seconds)
+            return False
+        try:
+            answer = worker.poll(timeout_seconds, self._config.inference.deadline_seconds)
+        except Retry as lost:
+            self._worker_lost(worker, lost)
+            return True
+        if answer is None:
+            return False
+        strip = self._in_work.pop(answer.strip_id)
+        self._feed(worker)  # it goes on while this answer is recorded
+        self._lost_in_a_row.clear()
+        self._judged(worker, answer)
+        self._record(strip, answer, worker)
+        return True
+
+    def _rest(self, timeout_seconds: float) -> None:
+        soonest = min((waiting.until for waiting in self._waiting.values()), default=float("inf"))
+        self.bell.wait(max(0.0, min(timeout_seconds, soonest - self._clock())))
+        self.bell.clear()
+
+    # -- which strip is next -------------------------------------------------------------------------------------------
+
+    def _feed(self, worker: WorkerHandle) -> None:
+        while len(worker.jobs) < JOBS_IN_A_WORKER and self.slot.incoming is None and not self.slot.held:
+            if any(strip.attempts for strip in self._in_work.values()):
+                return  # a strip that a worker was lost on goes alone
+            strip = self._next_strip(fresh_only=bool(worker.jobs))
+            if strip is None:
+                return
+            camera = self._cameras[strip.camera]
+            self._in_work[strip.strip_id] = strip
+            worker.send(
+                Job(
+                    strip_id=strip.strip_id,
+                    camera=strip.camera,
+                    folder=str(camera.folder),
+                    path=strip.path,
+                    size_bytes=strip.identity.size_bytes,
+                    mtime_ns=strip.identity.mtime_ns,
+                    ctime_ns=strip.identity.ctime_ns,
+                    revision=strip.revision,
+                    threshold=camera.threshold if camera.threshold is not None else self._config.scoring.threshold,
+                )
+            )
+
+    def _next_strip(self, *, fresh_only: bool) -> Strip | None:
+        """Live strips before the backlog, cameras in turn, then those that a worker was lost on."""
+        now = self._clock()
+        busy = {row for row, waiting in self._waiting.items() if waiting.until > now}
+        busy |= {strip.row for strip in self._in_work.values()}
+        for lane in (LIVE, BACKLOG):
+            for position, camera in enumerate(self._turns):
+                strip = self._ledger.strips.next_waiting(camera, lane, busy)
+                if strip is not None:
+                    self._turns = self._turns[position + 1 :] + self._turns[: position + 1]
+                    return strip
+        return None if fresh_only else self._ledger.strips.next_again(self._turns, busy)
+
+    # -- what became of it ---------------------------------------------------------------------------------------------
+
+    def _record(self, strip: Strip, answer: Judged | Failed, worker: WorkerHandle) -> None:
+        try:
+            if isinstance(answer, Judged):
+                self._commit(strip, answer.judgement, "", "", worker)
+                return
+            error = self._error_of(strip, answer)
+            waiting = self._waiting.get(strip.row)
+            since = waiting.since if waiting and waiting.identity == strip.identity else self._clock()
+            decision = decide(
+                error,
+                attempts=strip.attempts,
+                max_attempts=self._config.inference.max_attempts,
+                waited_seconds=self._clock() - since,
+                incomplete_seconds=self._config.checks.incomplete_seconds,
+                different_strips_lost_in_a_row=0,
+            )
+            if decision.action is Action.WAIT:
+                self._let_wait(strip, error, since)
+            else:
+                self._commit(strip, None, decision.reason, decision.detail, worker, answer.digest)
+        except Retry as error:  # the ledger cannot write: the strip still waits there and is judged again
+            log.error("strip %s: cannot be recorded yet: %s", strip.strip_id, error)  # noqa: TRY400 - the stack tells nothing
+            self._waiting[strip.row] = _Waiting(self._clock(), self._clock() + LAST_LOOK_AGAIN_SECONDS, strip.identity)
+
+    def _error_of(self, strip: Strip, answer: Failed) -> Retry | Reject:
+        reason = Reason(answer.reason)
+        if reason in (Reason.FILE_VANISHED, Reason.UNREADABLE) and self._folder_is_away(strip.camera):
+            return Retry(Reason.UNREADABLE, f"the camera's folder is away: {answer.detail}", Blame.BOX)
+        if strip.half_written and reason is Reason.FILE_REPLACED:
+            return Retry(Reason.INCOMPLETE, f"still being written: {answer.detail}", Blame.FILE)
+        if answer.blame:
+            return Retry(reason, answer.detail, Blame(answer.blame))
+        return Reject(reason, answer.detail, model_fault=answer.model_fault)
+
+    def _let_wait(self, strip: Strip, error: AgentError, since: float) -> None:
+        if isinstance(error, Retry) and error.blame is Blame.FILE and not strip.half_written:
+            self._ledger.strips.mark_half_written(strip.row)
+        now = self._clock()
+        pause = min(max(FIRST_LOOK_AGAIN_SECONDS, (now - since) / 2), LAST_LOOK_AGAIN_SECONDS)
+        until = now + min(pause, max(0.05, since + self._config.checks.incomplete_seconds - now))
+        self._waiting[strip.row] = _Waiting(since, until, strip.identity)
+        log.info("strip %s (%s/%s) waits: %s", strip.strip_id, strip.camera, show_name(strip.path), error)
+
+    def _worker_lost(self, worker: WorkerHandle, lost: Retry) -> None:
+        """Blame the strip it was at, or, after three different ones in a row, the model or the box."""
+        blamed = self._in_work[worker.jobs[0].strip_id] if worker.jobs else None
+        self._in_work.clear()  # the second one never began: it waits in the ledger as before
+        self.slot.lose(worker)
+        self._judged(worker, None)
+        if blamed is None:
+            return
+        self._lost_in_a_row.add(blamed.strip_id)
+        limit = self._config.inference.max_attempts
+        attempts = blamed.attempts + 1
+        decision = decide(
+            lost,
+            attempts=attempts,
+            max_attempts=limit,
+            waited_seconds=0.0,
+            incomplete_seconds=0.0,
+            different_strips_lost_in_a_row=len(self._lost_in_a_row),
+        )
+        log.error("strip %s: %s: %s", blamed.strip_id, decision.action.value, decision.detail)
+        try:
+            if decision.action is Action.REJECT:
+                self._commit(blamed, None, decision.reason, decision.detail, worker)
+                return
+            if decision.action is Action.HOLD:
+                attempts = max(1, min(attempts, limit - 1))  # not this strip's fault: the attempt does not count
+                self.slot.hold(f"{len(self._lost_in_a_row)} different strips in a row: {decision.detail}")
+            self._ledger.strips.put_back(blamed.row, attempts)
+        except Retry as error:
+            log.error("strip %s: cannot be recorded yet: %s", blamed.strip_id, error)  # noqa: TRY400 - the stack tells nothing
+
+    # -- commit --------------------------------------------------------------------------------------------------------
+
+    def _commit(
+        self, strip: Strip, judgement: Judgement | None, reason: str, detail: str, worker: WorkerHandle, digest: str = ""
+    ) -> None:
+        camera = self._cameras[strip.camera]
+        verdict = verdict_of(judgement)
+        files = HeatmapFiles() if judgement is None else judgement.heatmaps
+        result = NewResult(
+            verdict=verdict,
+            reason=reason,
+            score=messages.INVALID_SCORE if judgement is None else judgement.score,
+            model_sha256=worker.setup.model_sha256,
+            heatmap_bytes=files.bytes_written,
+            digest=digest if judgement is None else judgement.digest,
+            topic=messages.strip_event_topic(strip.camera),
+            dispose=camera.when_done != "keep",
+        )
+        payload = b""
+
+        def build(seq: int, ts_ms: int) -> bytes:
+            nonlocal payload
+            message = strip_message(
+                self._config,
+                camera,
+                strip,
+                judgement,
+                reason,
+                worker.facts,
+                stream=self._ledger.database.stream,
+                seq=seq,
+                ts_ms=ts_ms,
+                model_sha256=worker.setup.model_sha256,
+            )
+            payload = messages.encode(message)
+            return payload
+
+        seq = self._ledger.strips.commit(strip, result, build, self._config.outbox.max_messages)
+        self._waiting.pop(strip.row, None)
+        event(
+            log,
+            logging.WARNING if verdict == "invalid" else logging.INFO,
+            "strip",
+            f"{strip.camera}/{show_name(strip.path)} {verdict}"
+            + (f" ({reason}: {detail})" if reason else f" score {result.score:.4f}"),
+            strip_id=strip.strip_id,
+            seq=seq,
+            verdict=verdict,
+            reason=reason,
+            score=result.score,
+            inference_ms=round(judgement.inference_ms, 1) if judgement else 0.0,
+        )
+        self._committed(strip.camera, strip.identity.mtime_ns // 1_000_000, payload)

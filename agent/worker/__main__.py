@@ -1,0 +1,109 @@
+"""The worker process, `python -m agent.worker FD`: load a model, then answer one job after the other.
+
+It ends when the supervisor closes the socket, and is killed by the kernel when the supervisor dies. Its standard
+output is nobody's: the protocol has a descriptor of its own, and everything printed goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from agent import wire
+from agent.errors import Reject, Retry
+from agent.wire import Job, Loaded, Refused, Setup
+
+PR_SET_PDEATHSIG = 1
+OOM_SCORE = {"candidate": 1000, "worker": 500}
+
+
+def main() -> None:
+    """Run until the supervisor is gone."""
+    _die_with_the_supervisor()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with socket.socket(fileno=int(sys.argv[1])) as link, link.makefile("rb") as lines:
+        setup = wire.decode(lines.readline(wire.MAX_LINE_BYTES) or sys.exit(0))
+        assert isinstance(setup, Setup)  # noqa: S101 - the supervisor's first word
+        with Path(setup.lock_file).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # a new supervisor waits until every old worker has let go
+            _limit(setup)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has gone: so do we
+                _serve(setup, link, lines)
+
+
+def _serve(setup: Setup, link: socket.socket, lines: object) -> None:
+    # Imported here: under the memory limit, and after the death signal is armed.
+    from agent.worker.judge import Judge  # noqa: PLC0415
+    from agent.worker.session import open_model, prove  # noqa: PLC0415
+
+    start = time.perf_counter()
+    try:
+        model = open_model(
+            Path(setup.model_file), threads=setup.threads, unlabelled_input_scale=setup.unlabelled_input_scale
+        )
+        proof = prove(model, (time.perf_counter() - start) * 1e3)
+    except Reject as refusal:
+        link.sendall(wire.encode(Refused(refusal.reason, refusal.detail, box_fault=False)))
+        return
+    except Retry as later:
+        link.sendall(wire.encode(Refused(later.reason, later.detail, box_fault=True)))
+        return
+    facts = model.facts
+    golden = proof.golden_difference
+    link.sendall(
+        wire.encode(
+            Loaded(
+                labelled=facts.labelled,
+                model_id=facts.model_id,
+                version=facts.version,
+                height=facts.height,
+                width=facts.width,
+                golden="none" if golden is None else "passed",
+                golden_difference=golden or 0.0,
+                threshold=facts.threshold,
+                load_ms=proof.load_ms,
+                run_ms=proof.run_ms,
+            )
+        )
+    )
+    judge = Judge.of(model, setup)
+    _give_memory_back()
+    for line in lines:  # type: ignore[attr-defined]  # a buffered reader
+        job = wire.decode(line)
+        assert isinstance(job, Job)  # noqa: S101 - the supervisor says nothing else
+        link.sendall(wire.encode(judge.answer(job)))
+
+
+def _die_with_the_supervisor() -> None:
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent or parent == 1:  # it died before the signal was armed
+        sys.exit(0)
+
+
+def _limit(setup: Setup) -> None:
+    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE[setup.role]), encoding="ascii")
+    if setup.memory_mib is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_mib << 20, setup.memory_mib << 20))
+
+
+def _give_memory_back() -> None:
+    """Return what loading the model left behind; glibc keeps it otherwise."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""One strip, from its file to the answer: read, check, prepare, run, score, write the heatmaps."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import Blame, Reason, Reject, Retry
+from agent.files import heatmap_stem, read_regular_file
+from agent.records import FileIdentity, Judgement
+from agent.wire import Failed, Job, Judged, Setup
+from agent.worker.checks import check_output, check_strip, to_model_input
+from agent.worker.heatmaps import write_heatmaps
+from agent.worker.scoring import score_heatmap
+from agent.worker.session import run
+from agent.worker.tiff import read_strip
+
+if TYPE_CHECKING:
+    from agent.config import ChecksSection, HeatmapsSection, ScoringSection
+    from agent.worker.session import Model
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model and the settings to judge with."""
+
+    model: Model
+    heatmap_folder: Path
+    checks: ChecksSection
+    scoring: ScoringSection
+    heatmaps: HeatmapsSection
+
+    @classmethod
+    def of(cls, model: Model, setup: Setup) -> Judge:
+        """Make one from what the supervisor sent."""
+        return cls(model, Path(setup.heatmap_folder), *setup.sections)
+
+    def answer(self, job: Job) -> Judged | Failed:
+        """Judge one strip; every error that is known becomes an answer, the others end the worker."""
+        digest = ""
+        try:
+            data = self._read(job)
+            digest = hashlib.sha256(data).hexdigest()
+            return Judged(job.strip_id, self._judge(job, data, digest))
+        except Reject as refusal:
+            return Failed(job.strip_id, refusal.reason, refusal.detail, "", refusal.model_fault, digest)
+        except Retry as later:
+            return Failed(job.strip_id, later.reason, later.detail, later.blame.value, model_fault=False, digest=digest)
+        except MemoryError as error:
+            return Failed(job.strip_id, Reason.NO_MEMORY, str(error), Blame.BOX.value, model_fault=False, digest=digest)
+
+    def _read(self, job: Job) -> bytes:
+        data, before, after = read_regular_file(job.folder, job.path, max_bytes=self.checks.max_file_mib << 20)
+        for stat in (before, after):
+            if not FileIdentity.of(stat).same_content_expected(job.identity):
+                found = f"{stat.st_size} bytes, mtime {stat.st_mtime_ns} ns"
+                raise Reject(Reason.FILE_REPLACED, f"was {job.size_bytes} bytes, mtime {job.mtime_ns} ns; is {found}")
+        return data
+
+    def _judge(self, job: Job, data: bytes, digest: str) -> Judgement:
+        facts = self.model.facts
+        pixels = read_strip(data, height=facts.height, width=facts.width)
+        check_strip(pixels, self.checks)
+        strip, rescaled = to_model_input(pixels, self.checks, facts.input_scale)
+        output, inference_ms = run(self.model, strip)
+        heatmap = check_output(output, facts.height, facts.width)
+        threshold = next(t for t in (job.threshold, facts.threshold, DEFAULT_THRESHOLD) if t is not None)
+        scored = score_heatmap(heatmap, self.scoring)
+        anomalous = scored.score >= threshold
+        files = write_heatmaps(
+            self.heatmap_folder,
+            heatmap_stem(job.camera, job.mtime_ns, job.path, job.strip_id, job.revision),
+            heatmap,
+            pixels,
+            scored,
+            threshold=threshold,
+            anomalous=anomalous,
+            settings=self.heatmaps,
+        )
+        return Judgement(
+            score=scored.score,
+            threshold=threshold,
+            anomalous=anomalous,
+            anomaly_area_px=scored.anomaly_area_px,
+            defect_count=scored.defect_count,
+            peak_row=scored.peak_row,
+            peak_col=scored.peak_col,
+            rescaled=rescaled,
+            inference_ms=inference_ms,
+            digest=digest,
+            heatmaps=files,
+        )
