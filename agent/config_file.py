@@ -179,17 +179,20 @@ def _broken_keys(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Yield what the models say, in sentences.
 
     Rules between several keys are only checked where each key is right. So that nothing is left for the next run,
-    everything is checked again without the broken values; a rule is not believed then where it may be about one of
-    them.
+    everything is checked again without the broken values, until nothing new comes up; a rule is not believed then where
+    it may be about one of them.
     """
-    first = list(_complaints(values))
-    yield from ((path, message) for path, message, _ in first)
-    if first:
-        lost = [path for path, _, kind in first if kind not in {"extra_forbidden", "missing"}]
+    told: set[KeyPath] = set()
+    lost: set[KeyPath] = set()
+    rest = values
+    while new := [one for one in _complaints(rest) if one[0] not in told]:
         sections, keys = {path[:-1] for path in lost}, {path[-1] for path in lost}
-        for path, message, section in _complaints(_without(values, [path for path, _, _ in first])):
-            if section not in sections and path[-1] not in keys:
+        for path, message, kind in new:
+            if kind not in sections and path[-1] not in keys:
                 yield path, message
+        told |= {path for path, _, _ in new}
+        lost |= {path for path, _, kind in new if kind not in {"extra_forbidden", "missing"}}
+        rest = _without(rest, [path for path, _, _ in new])
 
 
 def _complaints(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str, KeyPath | str]]:
