@@ -24,6 +24,7 @@ import numpy as np
 import tifffile
 
 from agent.demo.strips import Image, make_strip
+from agent.demo.truth import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,16 +48,6 @@ class Plan:
     defects: int
     broken: str
     slow: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The truth about one file; `file` is relative to the camera's folder, `defects` are kinds."""
-
-    camera: str
-    file: str
-    defects: tuple[str, ...]
-    broken: str
 
 
 def plans(seed: int) -> Iterator[Plan]:

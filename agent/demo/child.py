@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>; survives exec
 
 
-def start_child(command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
+def start_child(
+    command: list[str], log_file: Path, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own; what it prints is appended to `log_file`.
 
     Call it from the main thread: the signal comes when the thread that started the program ends.
@@ -29,6 +31,7 @@ def start_child(command: list[str], log_file: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=environment,
             process_group=0,
         )
 
