@@ -1,0 +1,9 @@
+"""Watching the cameras' folders: events as hints, the scan as the truth.
+
+Read on in `watcher.py`. `scan.py` reads folders in slices, `events.py` is the edge to inotify, `mounts.py` knows which
+file systems have events. What "settled", "matches" and "backlog" mean is in `agent/settling.py`.
+"""
+
+from agent.watching.watcher import CameraWatcher, WatchStatus
+
+__all__ = ["CameraWatcher", "WatchStatus"]

@@ -1,0 +1,45 @@
+"""Which file system a folder is on, and whether it tells about files that other machines write."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+NETWORK = frozenset(
+    {"afs", "beegfs", "ceph", "cifs", "coda", "davfs", "lustre", "nfs", "nfs4", "smb2", "smb3", "smbfs"}
+)
+CLUSTER = frozenset({"gfs", "gfs2", "glusterfs", "gpfs", "ocfs2", "orangefs"})
+FROM_A_HOST = frozenset({"9p", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"})
+WITHOUT_EVENTS = NETWORK | CLUSTER | FROM_A_HOST | {"autofs", "fuse", "fuseblk"}
+
+
+def gives_events(file_system: str) -> bool:
+    """Whether inotify sees every change; on network and FUSE file systems it sees only this machine's, if any."""
+    return file_system.partition(".")[0] not in WITHOUT_EVENTS
+
+
+def file_system_of(path: str, mountinfo: bytes | None = None) -> str:
+    """Name the type of the file system that `path` (absolute, without links) is on, "" when it cannot be told.
+
+    Format: proc_pid_mountinfo(5). The longest mount point that holds the path counts, the last one of equals.
+    """
+    if mountinfo is None:
+        try:
+            mountinfo = MOUNTINFO.read_bytes()
+        except OSError:
+            return ""
+    wanted = os.fsencode(path).rstrip(b"/") + b"/"
+    longest, file_system = b"", ""
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(b" - ")
+        fields = before.split(b" ")
+        if not separator or len(fields) < 6:  # noqa: PLR2004 (six fields stand before the optional ones)
+            continue
+        mount_point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4])
+        prefix = mount_point.rstrip(b"/") + b"/"
+        if wanted.startswith(prefix) and len(prefix) >= len(longest):
+            longest, file_system = prefix, after.split(b" ")[0].decode(errors="replace")
+    return file_system

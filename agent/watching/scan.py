@@ -1,0 +1,88 @@
+"""Reading a folder and everything below it, a slice at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agent.records import FileIdentity, show_name
+
+if TYPE_CHECKING:
+    import re
+    from os import _ScandirIterator
+
+Found = tuple[str, FileIdentity]
+
+
+class Scan:
+    """One pass over `start` (relative to `root`, "" is all of it); holds nothing but the folders still to be read.
+
+    Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed.
+    A folder or file that cannot be read is counted in `errors` and the rest is read all the same.
+    """
+
+    def __init__(self, root: str, start: str, pattern: re.Pattern[str]) -> None:
+        self.start = start
+        self.files_seen = 0
+        self.failed = False  # not even `start` could be read
+        self.errors = 0
+        self.first_error = ""
+        self._root = root
+        self._pattern = pattern
+        self._folders = [start]  # still to be read
+        self._entries: _ScandirIterator[str] | None = None  # of the folder that is being read
+        self._folder = start
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was read."""
+        return self._entries is None and not self._folders
+
+    def read(self, entries: int) -> list[Found]:
+        """Read at most this number of directory entries and return the files among them that match."""
+        found: list[Found] = []
+        for _ in range(entries):
+            entry = self._next_entry()
+            if entry is None:
+                if self.done:
+                    break
+                continue
+            path = f"{self._folder}/{entry.name}" if self._folder else entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    self._folders.append(path)
+                elif self._pattern.fullmatch(path):
+                    found.append((path, FileIdentity.of(entry.stat(follow_symlinks=False))))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._note(path, error)
+        self.files_seen += len(found)
+        return found
+
+    def _next_entry(self) -> os.DirEntry[str] | None:
+        """Step to the next entry; None at a folder's end and for a folder that cannot be read."""
+        try:
+            if self._entries is None:
+                self._folder = self._folders.pop()
+                self._entries = os.scandir(f"{self._root}/{self._folder}")
+            return next(self._entries)
+        except StopIteration:
+            self._entries = None
+        except OSError as error:
+            self._entries = None
+            if self._folder == self.start:
+                self.failed = True
+                self._note(self._folder, error)
+            elif not isinstance(error, FileNotFoundError | NotADirectoryError):  # going away meanwhile is no fault
+                self._note(self._folder, error)
+        return None
+
+    def _note(self, path: str, error: OSError) -> None:
+        self.errors += 1
+        self.first_error = self.first_error or f"{show_name(path) or 'the folder'}: {error.strerror or error}"
+
+    def close(self) -> None:
+        """Let go of the folder that is being read."""
+        if self._entries is not None:
+            self._entries.close()
