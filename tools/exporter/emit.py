@@ -1,0 +1,111 @@
+"""Write the two known families of networks as ONNX nodes, batch norms folded into the convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tools.exporter.networks import STAGES, is_second_family
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tools.exporter.graph import Array, Graph
+
+NORM_EPSILON = 1e-5  # torch's default, which checkpoints do not store
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNetwork:
+    """Weights of a network of either family: convolutions with batch norms folded in, by the key without `.weight`."""
+
+    weights: Mapping[str, tuple[Array, Array]]  # (weight, bias), float32
+    second_family: bool
+
+    @property
+    def width(self) -> int:
+        """Channels of the first block."""
+        return int(self.weights["encoder.block1.0"][0].shape[0])
+
+
+def fold(state: Mapping[str, Array]) -> KnownNetwork:
+    """Fold each batch norm into the convolution before it and the softmax over two classes into the last convolution.
+
+    Softmax over (background, defect) is the logistic function of their difference, so one channel is enough.
+    """
+    weights: dict[str, tuple[Array, Array]] = {}
+    for key in state:
+        name = key.removesuffix(".weight")
+        if name == key or state[key].ndim == 1:  # a bias, or the weight of a batch norm
+            continue
+        weight, bias = state[key].astype(np.float64), state[f"{name}.bias"].astype(np.float64)
+        place, _, number = name.rpartition(".")
+        norm = f"{place}.{int(number) + 1}" if number.isdigit() else ""
+        if f"{norm}.running_mean" in state:
+            gain = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"].astype(np.float64) + NORM_EPSILON)
+            weight = weight * gain[:, None, None, None]
+            bias = (bias - state[f"{norm}.running_mean"]) * gain + state[f"{norm}.bias"]
+        if name.startswith("decoder.fin_out"):
+            name, weight, bias = "decoder.fin_out", weight[1:] - weight[:1], bias[1:] - bias[:1]
+        weights[name] = weight.astype(np.float32), bias.astype(np.float32)
+    return KnownNetwork(weights, is_second_family(state))
+
+
+def emit_network(graph: Graph, network: KnownNetwork, patches: str) -> str:
+    """Append the network; `patches` is (N, 3, h, w) in 0..1, the result (N, 1, h, w) the defect's probability."""
+    levels: list[str] = []
+    features = patches
+    for number in range(1, 7):
+        if levels:
+            features = _pool(graph, features, 2, 2, 0)
+        for layer in (0, 3):
+            features = _conv_relu(graph, network, f"encoder.block{number}.{layer}", features)
+        levels.append(features)
+    if network.second_family:
+        features = _sppf(graph, network, features)
+    for stage, skip in zip(STAGES, reversed(levels[:-1]), strict=True):
+        scales = graph.constant([1, 1, 2, 2], np.float32)
+        empty = graph.constant(np.zeros(0, np.float32))
+        features = graph.add(
+            "Resize", [features, empty, scales], mode="linear", coordinate_transformation_mode="align_corners"
+        )
+        features = _conv_relu(graph, network, f"decoder.up{stage}.1", features)
+        features = graph.add("Concat", [features, skip], axis=1)
+        if network.second_family:
+            features = _squeeze_excitation(graph, network, f"decoder.se{stage}.fc", features)
+        for layer in (0,) if network.second_family else (0, 3):
+            features = _conv_relu(graph, network, f"decoder.db{stage}.{layer}", features)
+    return graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+
+
+def _conv(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
+    weight, bias = network.weights[name]
+    side = weight.shape[2]
+    inputs = [features, graph.constant(weight), graph.constant(bias)]
+    return graph.add("Conv", inputs, kernel_shape=[side, side], pads=[side // 2] * 4)
+
+
+def _conv_relu(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
+    return graph.add("Relu", [_conv(graph, network, name, features)])
+
+
+def _pool(graph: Graph, features: str, side: int, stride: int, pad: int) -> str:
+    return graph.add("MaxPool", [features], kernel_shape=[side, side], strides=[stride, stride], pads=[pad] * 4)
+
+
+def _sppf(graph: Graph, network: KnownNetwork, features: str) -> str:
+    pooled = [_conv_relu(graph, network, "encoder.sppf.conv1.0", features)]
+    for _ in range(3):
+        pooled.append(_pool(graph, pooled[-1], 5, 1, 2))
+    return _conv_relu(graph, network, "encoder.sppf.conv2.0", graph.add("Concat", pooled, axis=1))
+
+
+def _squeeze_excitation(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
+    gate = graph.add("GlobalAveragePool", [features])
+    for layer, activation in ((0, "Relu"), (2, "Sigmoid")):
+        weight, bias = network.weights[f"{name}.{layer}"]
+        inputs = [gate, graph.constant(weight[:, :, None, None]), graph.constant(bias)]
+        gate = graph.add(activation, [graph.add("Conv", inputs, kernel_shape=[1, 1])])
+    return graph.add("Mul", [features, gate])

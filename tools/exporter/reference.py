@@ -1,0 +1,28 @@
+"""The truth: layers 2 and 3 of the contract in torch, patch by patch, as plainly as they can be written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from tools.exporter.graph import Array
+    from tools.exporter.layout import Layout
+
+
+@torch.no_grad()
+def reference_heatmap(network: torch.nn.Module, layout: Layout, strip: Array) -> Array:
+    """(3, H, W) float32 in 0..1 -> (H, W) float32 in 0..1: softmax's channel 1 of each patch, its centre kept."""
+    heatmap = np.zeros((layout.height, layout.width), np.float32)
+    pixels = torch.from_numpy(np.ascontiguousarray(strip, np.float32))[None]
+    for row, column in layout.windows:
+        bottom, right = row.start + layout.patch_height, column.start + layout.patch_width
+        patch = pixels[:, :, row.start : bottom, column.start : right]
+        defect = torch.softmax(network(patch), 1)[0, 1].numpy()
+        heatmap[
+            row.start + row.keep_start : row.start + row.keep_stop,
+            column.start + column.keep_start : column.start + column.keep_stop,
+        ] = defect[row.keep_start : row.keep_stop, column.keep_start : column.keep_stop]
+    return heatmap

@@ -1,0 +1,45 @@
+"""Run a model with onnxruntime, as the worker on the box does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnxruntime
+
+from agent.contract import INPUT_NAME, OUTPUT_NAME, ModelDescription, Port
+from tools.exporter.errors import ExportError
+
+if TYPE_CHECKING:
+    from tools.exporter.graph import Array
+
+BATCHES = (1, 2, 4)  # sizes that are tried: the batch axis is dynamic in truth, not in name only
+
+
+def open_session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Load a model from its bytes, which rules out files beside it; ExportError with onnxruntime's reason."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ExportError(f"onnxruntime {onnxruntime.__version__} does not load this model: {reason}") from error
+
+
+def describe(session: onnxruntime.InferenceSession) -> ModelDescription:
+    """Say what the loaded model says about itself."""
+    inputs, outputs = (
+        tuple(Port(value.name, value.type, tuple(value.shape)) for value in values)
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    return ModelDescription(inputs, outputs, session.get_modelmeta().custom_metadata_map)
+
+
+def run_strip(session: onnxruntime.InferenceSession, fed: Array) -> Array:
+    """(3, H, W) as the model is to be fed -> heatmap (H, W) float32."""
+    output: Array = session.run([OUTPUT_NAME], {INPUT_NAME: fed[None]})[0]
+    heatmap: Array = output[0, 0]
+    return heatmap

@@ -1,0 +1,84 @@
+"""The full-strip graph: a loop over the patches around one copy of the network, then the stitch.
+
+One copy of the network keeps the file small, and one patch at a time keeps the memory small; both also keep the
+activations of a patch in the processor's caches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME
+from tools.exporter.graph import Graph, float_info, make_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from tools.exporter.layout import Layout
+
+WHITE = 255.0  # the grey level that is 1.0
+
+
+def build_model(
+    emit: Callable[[Graph, str], str], layout: Layout, *, opset: int, input_scale: str, metadata: dict[str, str]
+) -> onnx.ModelProto:
+    """Build the model of the contract; `emit` appends the network: (N, 3, h, w) 0..1 -> (N, 1, h, w) probability."""
+    outer = Graph(opset)
+    strip = INPUT_NAME
+    if input_scale == "gray8":
+        strip = outer.add("Mul", [strip, outer.constant(1 / WHITE, np.float32)])
+    body = Graph(opset, prefix="patch/")
+    heat_of_all = outer.add(
+        "Loop",
+        [outer.constant(len(layout.windows), np.int64), outer.constant(True)],  # noqa: FBT003 - a tensor's value
+        body=_patch_body(body, emit, layout, strip),
+    )
+    heatmap = _stitch(outer, heat_of_all, layout)
+    _pad_to_output(outer, heatmap)
+    shape = ("batch", CHANNELS, layout.height, layout.width)
+    graph = outer.finish("strip", [float_info(INPUT_NAME, shape)], [float_info(OUTPUT_NAME, shape)])
+    return make_model(graph, opset, metadata)
+
+
+def _patch_body(body: Graph, emit: Callable[[Graph, str], str], layout: Layout, strip: str) -> onnx.GraphProto:
+    index, go_on = body.name("index"), body.name("go_on")
+    starts = np.array([(row.start, column.start) for row, column in layout.windows], np.int64)
+    start = body.add("Gather", [body.constant(starts), index], axis=0)
+    stop = body.add("Add", [start, body.ints(layout.patch_height, layout.patch_width)])
+    patch = body.slice(strip, start, stop, body.ints(2, 3))
+    heat = emit(body, patch)
+    going_on = body.add("Identity", [go_on])
+    inputs = [
+        helper.make_tensor_value_info(index, TensorProto.INT64, []),
+        helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(going_on, TensorProto.BOOL, []),
+        float_info(heat, (None, 1, layout.patch_height, layout.patch_width)),
+    ]
+    return body.finish("patch", inputs, outputs)
+
+
+def _stitch(outer: Graph, heat_of_all: str, layout: Layout) -> str:
+    """(patches, B, 1, h, w) -> (B, 1, H, W): cut what each patch keeps, join columns, then rows."""
+    count = len(layout.columns)
+    bands = []
+    for number, row in enumerate(layout.rows):
+        band = outer.cut(heat_of_all, 0, number * count, (number + 1) * count)
+        parts = []
+        for position, column in enumerate(layout.columns):
+            starts = outer.ints(position, row.keep_start, column.keep_start)
+            stops = outer.ints(position + 1, row.keep_stop, column.keep_stop)
+            parts.append(outer.squeeze(outer.slice(band, starts, stops, outer.ints(0, 3, 4)), 0))
+        bands.append(outer.add("Concat", parts, axis=3) if len(parts) > 1 else parts[0])
+    return outer.add("Concat", bands, axis=2) if len(bands) > 1 else bands[0]
+
+
+def _pad_to_output(outer: Graph, heatmap: str) -> None:
+    """Add the two channels of zeros."""
+    outer.add("Pad", [heatmap, outer.ints(0, 0, 0, 0, 0, CHANNELS - 1, 0, 0)], outputs=[OUTPUT_NAME])
