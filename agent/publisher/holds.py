@@ -1,0 +1,87 @@
+"""Topics that the broker refuses: each is left alone for a while and then tried with a single message.
+
+One camera that the broker's access list forgot must not keep the results of the others in the box.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+FIRST_SECONDS = 1.0
+LONGEST_SECONDS = 60.0
+
+
+class _Stage(Enum):
+    RESTING = "nothing is sent"
+    READY = "the next message may be sent, to see"
+    TRYING = "it is under way"
+
+
+@dataclass(slots=True)
+class _Hold:
+    alarm: str
+    until: float  # monotonic
+    seconds: float
+    stage: _Stage = _Stage.RESTING
+    lowest_row: int | None = None  # of the outbox rows that this hold keeps back
+
+
+class Holds:
+    """The refused topics of one connection."""
+
+    def __init__(self) -> None:
+        self._holds: dict[str, _Hold] = {}
+
+    @property
+    def alarms(self) -> set[str]:
+        """Why topics are held."""
+        return {hold.alarm for hold in self._holds.values()}
+
+    def held(self, topic: str) -> bool:
+        """Whether nothing may be sent to this topic now."""
+        hold = self._holds.get(topic)
+        return hold is not None and hold.stage is not _Stage.READY
+
+    def keep_back(self, topic: str, row: int) -> None:
+        """Remember that an outbox row waits for this topic."""
+        hold = self._holds[topic]
+        hold.lowest_row = row if hold.lowest_row is None else min(row, hold.lowest_row)
+
+    def sent(self, topic: str) -> None:
+        """Note that a message is under way."""
+        hold = self._holds.get(topic)
+        if hold is not None:
+            hold.stage = _Stage.TRYING
+
+    def refuse(self, topic: str, alarm: str, now: float) -> None:
+        """Let the topic rest; when it was tried before, for twice as long."""
+        hold = self._holds.get(topic)
+        if hold is None:
+            self._holds[topic] = _Hold(alarm, now + FIRST_SECONDS, FIRST_SECONDS)
+        elif hold.stage is not _Stage.RESTING:
+            seconds = min(LONGEST_SECONDS, 2 * hold.seconds)
+            self._holds[topic] = _Hold(alarm, now + seconds, seconds, lowest_row=hold.lowest_row)
+
+    def accept(self, topic: str) -> int | None:
+        """End the hold, if there is one: the broker took a message. Returns the lowest row that was kept back."""
+        hold = self._holds.pop(topic, None)
+        return None if hold is None else hold.lowest_row
+
+    def wake(self, now: float) -> int | None:
+        """Make topics ready that have rested long enough; returns the lowest row that they kept back."""
+        rows = []
+        for hold in self._holds.values():
+            if hold.stage is _Stage.RESTING and now >= hold.until:
+                hold.stage = _Stage.READY
+                if hold.lowest_row is not None:
+                    rows.append(hold.lowest_row)
+        return min(rows, default=None)
+
+    def next_due(self) -> float | None:
+        """When the next topic has rested long enough (monotonic); None when none rests."""
+        return min((h.until for h in self._holds.values() if h.stage is _Stage.RESTING), default=None)
+
+    def clear(self) -> None:
+        """Forget all: a new connection may have other rights."""
+        self._holds.clear()

@@ -1,0 +1,45 @@
+"""Whether messages arrive, on MQTT 3.1.1, where a broker acknowledges a message that it denies like any other.
+
+The agent subscribes to the very topic it publishes to until the first of its own messages comes back. A probe on a
+topic of its own would only prove that the broker lets the agent write there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.mqtt import Connection
+
+_REMEMBERED = 64  # more than a window: an answer may come late, but not that late
+
+
+class Proof:
+    """What has come back on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: dict[str, deque[bytes]] = {}
+        self._proven: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Every topic that was used on this connection has brought a message back."""
+        return bool(self._proven) and not self._waiting
+
+    def before_publish(self, topic: str, payload: bytes) -> None:
+        """Watch out for this message, if nothing has come back from its topic yet."""
+        if topic in self._proven:
+            return
+        if topic not in self._waiting:
+            self._waiting[topic] = deque(maxlen=_REMEMBERED)
+            self._connection.subscribe(topic)
+        self._waiting[topic].append(payload)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Note that a message came back."""
+        if payload in self._waiting.get(topic, ()):
+            del self._waiting[topic]
+            self._proven.add(topic)
+            self._connection.unsubscribe(topic)

@@ -1,0 +1,79 @@
+"""The retained states: the latest value of each topic, sent again on every connection."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# An HMI sees no more than ten values a second; in between only the latest counts.
+SPACING_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class _State:
+    payload: bytes
+    order: int | None
+    changed: bool = True  # the broker does not have this payload yet
+    under_way: bool = False
+    not_before: float = 0.0  # monotonic
+
+
+class States:
+    """Latest value only: a value that is replaced before it was sent is never sent. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, _State] = {}
+        self._lock = threading.Lock()
+
+    def set(self, topic: str, payload: bytes, order: int | None) -> bool:
+        """Take a new value, unless its `order` is lower than the present one's; returns whether anything changed."""
+        with self._lock:
+            state = self._states.get(topic)
+            if state is None:
+                self._states[topic] = _State(payload, order)
+                return True
+            if order is not None and state.order is not None and order < state.order:
+                return False
+            changed = state.payload != payload
+            state.payload, state.order, state.changed = payload, order, state.changed or changed
+            return changed
+
+    def send_all_again(self) -> None:
+        """Forget what the broker has: a new connection, perhaps to a broker that has forgotten everything."""
+        with self._lock:
+            for state in self._states.values():
+                state.changed, state.under_way, state.not_before = True, False, 0.0
+
+    def take(self, now: float, room: int, held: Callable[[str], bool]) -> list[tuple[str, bytes]]:
+        """Return up to `room` values to send now; each topic is under way once at most."""
+        taken: list[tuple[str, bytes]] = []
+        with self._lock:
+            for topic, state in self._states.items():
+                if len(taken) >= room:
+                    break
+                if state.changed and not state.under_way and now >= state.not_before and not held(topic):
+                    state.changed, state.under_way = False, True
+                    state.not_before = now + SPACING_SECONDS
+                    taken.append((topic, state.payload))
+        return taken
+
+    def answered(self, topic: str, *, taken: bool) -> None:
+        """Note that the broker answered; a value it did not take is sent again when the topic is no longer held."""
+        with self._lock:
+            state = self._states[topic]
+            state.under_way = False
+            state.changed = state.changed or not taken
+
+    def all_sent(self, held: Callable[[str], bool]) -> bool:
+        """Whether the broker has every latest value, apart from those it refuses."""
+        with self._lock:
+            return all(held(topic) or not (state.changed or state.under_way) for topic, state in self._states.items())
+
+    def next_due(self) -> float | None:
+        """When the next value that is only being spaced out may be sent (monotonic), None when there is none."""
+        with self._lock:
+            return min((s.not_before for s in self._states.values() if s.changed and not s.under_way), default=None)

@@ -1,0 +1,264 @@
+"""A real broker for tests, and a subscriber that keeps everything.
+
+`Broker` is a mosquitto child process on a free port of the loopback interface. Where mosquitto is not installed it is
+amqtt in a thread (MQTT 3.1.1 only, no access lists); `Broker.kind` says which one it is, and `describe()` prints it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Self
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+KIND: Literal["mosquitto", "amqtt"] = "mosquitto" if MOSQUITTO else "amqtt"
+_DEADLINE_SECONDS = 10.0
+
+
+def describe() -> str:
+    """Say which broker the tests use."""
+    return "broker of the tests: " + (MOSQUITTO or "amqtt in a thread (mosquitto is not installed)")
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = _DEADLINE_SECONDS) -> None:
+    """Wait until `condition` holds; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Broker:
+    """Starts at once; `stop`, `kill` and `start` again as often as you like, always on the same port."""
+
+    kind = KIND
+
+    def __init__(self, folder: Path, config: str = "allow_anonymous true", *, start: bool = True) -> None:
+        """`config` is mosquitto's, without the listener; amqtt ignores it. `folder` gets the files."""
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self._folder = folder
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._amqtt: _AmqttThread | None = None
+        if start:
+            self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        if MOSQUITTO:
+            file = self._folder / "mosquitto.conf"
+            # As root, mosquitto would change to a user that cannot read a test's folder.
+            user = "user root\n" if os.geteuid() == 0 else ""
+            file.write_text(f"listener {self.port} 127.0.0.1\n{user}{self._config}\n")
+            with (self._folder / "mosquitto.log").open("ab") as output:
+                self._process = subprocess.Popen([MOSQUITTO, "-c", str(file)], stdout=output, stderr=output)
+        else:
+            self._amqtt = _AmqttThread(self.port)
+        wait_for(self._accepts, f"the broker accepts connections (see {self._folder}/mosquitto.log)")
+
+    def reload(self, config: str) -> None:
+        """Give mosquitto a new configuration (access lists, users) without a restart."""
+        self._config = config
+        user = "user root\n" if os.geteuid() == 0 else ""
+        (self._folder / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\n{user}{config}\n")
+        self.signal(signal.SIGHUP)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to mosquitto."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Stop it in an orderly way."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    @property
+    def log(self) -> str:
+        """What mosquitto has written so far."""
+        return (self._folder / "mosquitto.log").read_text(errors="replace")
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+                self._process.send_signal(signal.SIGCONT)
+            self._process.wait(_DEADLINE_SECONDS)
+            self._process = None
+        if self._amqtt is not None:
+            self._amqtt.stop()
+            self._amqtt = None
+
+    def _accepts(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"mosquitto ended at once: {self.log}")
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0):
+            return True
+        return False
+
+
+class _AmqttThread:
+    """amqtt with its own event loop."""
+
+    def __init__(self, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._broker: Any = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(port,), name="amqtt", daemon=True)
+        self._thread.start()
+        assert self._started.wait(_DEADLINE_SECONDS), "amqtt did not start"
+
+    def _run(self, port: int) -> None:
+        from amqtt.broker import Broker as AmqttBroker  # noqa: PLC0415 - an extra that is not always there
+
+        asyncio.set_event_loop(self._loop)
+        config = {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+
+        async def start() -> None:
+            self._broker = AmqttBroker(config)
+            await self._broker.start()
+
+        self._loop.run_until_complete(start())
+        self._started.set()
+        self._loop.run_forever()
+        self._loop.close()
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._broker.shutdown(), self._loop).result(_DEADLINE_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_DEADLINE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a subscriber received. `retain` is set on what the broker had kept, not on what came live."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    content_type: str
+    user_properties: tuple[tuple[str, str], ...]
+
+
+class Subscriber:
+    """Keeps every message of a topic filter, in the order of arrival, across restarts of the broker."""
+
+    def __init__(
+        self, port: int, topic_filter: str = "#", *, protocol: Literal["5", "3.1.1"] | None = None, **login: str
+    ) -> None:
+        """Subscribe with QoS 1 and wait until that is granted. `login`: username and password."""
+        protocol = protocol or ("5" if KIND == "mosquitto" else "3.1.1")
+        self._filter = topic_filter
+        self._lock = threading.Lock()
+        self._messages: list[Message] = []
+        self._subscribed = threading.Event()
+        self._v5 = protocol == "5"
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"subscriber-{id(self)}",
+            protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
+        )
+        if login:
+            self._client.username_pw_set(login["username"], login["password"])
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.connect("127.0.0.1", port, keepalive=60)
+        self._client.loop_start()
+        assert self._subscribed.wait(_DEADLINE_SECONDS), "not subscribed"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def messages(self, topic_part: str = "") -> list[Message]:
+        """Everything received so far on topics that contain `topic_part`."""
+        with self._lock:
+            return [message for message in self._messages if topic_part in message.topic]
+
+    def payloads(self, topic_part: str = "") -> list[bytes]:
+        """Their payloads."""
+        return [message.payload for message in self.messages(topic_part)]
+
+    def wait_for_subscription(self, seconds: float = _DEADLINE_SECONDS) -> None:
+        """Wait until it is subscribed again after the broker went away."""
+        assert self._subscribed.wait(seconds), "not subscribed again"
+
+    def expect_reconnect(self) -> None:
+        """Call before the broker goes away, so that `wait_for_subscription` waits for the next subscription."""
+        self._subscribed.clear()
+
+    def _on_connect(self, client: paho.Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if not reason.is_failure and self._v5:
+            # Keep the flag as it was published: a retained message must show that it is one.
+            client.subscribe(self._filter, options=SubscribeOptions(qos=1, retainAsPublished=True))
+        elif not reason.is_failure:
+            client.subscribe(self._filter, qos=1)
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._subscribed.set()
+
+    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        found = message.properties
+        kept = Message(
+            message.topic,
+            bytes(message.payload),
+            message.qos,
+            bool(message.retain),
+            getattr(found, "ContentType", ""),
+            tuple(getattr(found, "UserProperty", ())),
+        )
+        with self._lock:
+            self._messages.append(kept)
