@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tools.exporter.crops import align_corners_upsample
 from tools.exporter.networks import STAGES, is_second_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tools.exporter.crops import Crops
     from tools.exporter.graph import Array, Graph
 
 NORM_EPSILON = 1e-5  # torch's default, which checkpoints do not store
@@ -53,8 +55,11 @@ def fold(state: Mapping[str, Array]) -> KnownNetwork:
     return KnownNetwork(weights, is_second_family(state))
 
 
-def emit_network(graph: Graph, network: KnownNetwork, patches: str) -> str:
-    """Append the network; `patches` is (N, 3, h, w) in 0..1, the result (N, 1, h, w) the defect's probability."""
+def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops) -> str:
+    """Append the network; `patches` is (N, 3, h, w) in 0..1, the result what is kept of the defect's probability.
+
+    The second family averages over the whole patch, so there only what follows the last average can be cut.
+    """
     levels: list[str] = []
     features = patches
     for number in range(1, 7):
@@ -65,19 +70,35 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str) -> str:
         levels.append(features)
     if network.second_family:
         features = _sppf(graph, network, features)
-    for stage, skip in zip(STAGES, reversed(levels[:-1]), strict=True):
-        scales = graph.constant([1, 1, 2, 2], np.float32)
-        empty = graph.constant(np.zeros(0, np.float32))
-        features = graph.add(
-            "Resize", [features, empty, scales], mode="linear", coordinate_transformation_mode="align_corners"
-        )
+    if network.second_family:
+        return _decode_second(graph, network, features, levels, crops)
+    plan = crops.plan([3, 3, 3, 3, 4])  # up, two of db; the last stage has fin_out too
+    below = crops.whole(len(STAGES))
+    for number, (stage, skip, region) in enumerate(zip(STAGES, reversed(levels[:-1]), plan, strict=True), 1):
+        whole = crops.whole(len(STAGES) - number)
+        features = crops.upsample(features, region, below, whole[0])
         features = _conv_relu(graph, network, f"decoder.up{stage}.1", features)
-        features = graph.add("Concat", [features, skip], axis=1)
-        if network.second_family:
-            features = _squeeze_excitation(graph, network, f"decoder.se{stage}.fc", features)
-        for layer in (0,) if network.second_family else (0, 3):
+        features = graph.add("Concat", [features, crops.cut(skip, region, whole)], axis=1)
+        for layer in (0, 3):
             features = _conv_relu(graph, network, f"decoder.db{stage}.{layer}", features)
-    return graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+        below = region
+    heat = graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+    return crops.cut(heat, crops.kept, below)
+
+
+def _decode_second(graph: Graph, network: KnownNetwork, features: str, levels: list[str], crops: Crops) -> str:
+    region = crops.plan([2])[0]
+    whole = crops.whole(0)
+    for stage, skip in zip(STAGES, reversed(levels[:-1]), strict=True):
+        features = _conv_relu(graph, network, f"decoder.up{stage}.1", align_corners_upsample(graph, features))
+        features = graph.add("Concat", [features, skip], axis=1)
+        gate = _gate(graph, network, f"decoder.se{stage}.fc", features)
+        if stage == STAGES[-1]:
+            features = crops.cut(features, region, whole)
+        features = graph.add("Mul", [features, gate])
+        features = _conv_relu(graph, network, f"decoder.db{stage}.0", features)
+    heat = graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+    return crops.cut(heat, crops.kept, region)
 
 
 def _conv(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
@@ -102,10 +123,11 @@ def _sppf(graph: Graph, network: KnownNetwork, features: str) -> str:
     return _conv_relu(graph, network, "encoder.sppf.conv2.0", graph.add("Concat", pooled, axis=1))
 
 
-def _squeeze_excitation(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
+def _gate(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
+    """Squeeze and excitation up to the factor for each channel, (N, C, 1, 1)."""
     gate = graph.add("GlobalAveragePool", [features])
     for layer, activation in ((0, "Relu"), (2, "Sigmoid")):
         weight, bias = network.weights[f"{name}.{layer}"]
         inputs = [gate, graph.constant(weight[:, :, None, None]), graph.constant(bias)]
         gate = graph.add(activation, [graph.add("Conv", inputs, kernel_shape=[1, 1])])
-    return graph.add("Mul", [features, gate])
+    return gate

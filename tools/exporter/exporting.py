@@ -85,7 +85,7 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     except Reject as refused:
         raise ExportError(f"The {refused.detail}: give another value.") from refused
     model = build_model(
-        lambda graph, patches: emit_network(graph, known, patches),
+        lambda graph, patches, crops: emit_network(graph, known, patches, crops),
         layout,
         opset=asked.opset,
         input_scale=asked.input_scale,

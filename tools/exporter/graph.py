@@ -1,6 +1,6 @@
 """A small writer of ONNX graphs: nodes in order, names by counting, constants stored once, every opset from 11 on.
 
-Writing the graph ourselves keeps it small, the same in every opset, free of the exporting machine's paths, and its bytes
+Writing the graph ourselves keeps it small, the same in every opset, and free of the exporting machine's paths; its bytes
 depend on nothing but the input and the versions of the libraries.
 """
 

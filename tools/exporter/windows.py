@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME
+from tools.exporter.crops import Crops
 from tools.exporter.graph import Graph, float_info, make_model
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
     from tools.exporter.layout import Layout
 
+    Emit = Callable[[Graph, str, Crops], str]  # graph, patches, crops -> heat
+
 WHITE = 255.0  # the grey level that is 1.0
 
 
 def build_model(
-    emit: Callable[[Graph, str], str], layout: Layout, *, opset: int, input_scale: str, metadata: dict[str, str]
+    emit: Emit, layout: Layout, *, opset: int, input_scale: str, metadata: dict[str, str]
 ) -> onnx.ModelProto:
-    """Build the model of the contract; `emit` appends the network: (N, 3, h, w) 0..1 -> (N, 1, h, w) probability."""
+    """Build the model of the contract; `emit` appends the network: (N, 3, h, w) 0..1 -> what is kept, (N, 1, ...)."""
     outer = Graph(opset)
     strip = INPUT_NAME
     if input_scale == "gray8":
@@ -45,13 +48,14 @@ def build_model(
     return make_model(graph, opset, metadata)
 
 
-def _patch_body(body: Graph, emit: Callable[[Graph, str], str], layout: Layout, strip: str) -> onnx.GraphProto:
+def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.GraphProto:
     index, go_on = body.name("index"), body.name("go_on")
     starts = np.array([(row.start, column.start) for row, column in layout.windows], np.int64)
     start = body.add("Gather", [body.constant(starts), index], axis=0)
     stop = body.add("Add", [start, body.ints(layout.patch_height, layout.patch_width)])
     patch = body.slice(strip, start, stop, body.ints(2, 3))
-    heat = emit(body, patch)
+    crops = Crops(body, layout, index)
+    heat = crops.pad_to_largest(emit(body, patch, crops))
     going_on = body.add("Identity", [go_on])
     inputs = [
         helper.make_tensor_value_info(index, TensorProto.INT64, []),
@@ -59,21 +63,21 @@ def _patch_body(body: Graph, emit: Callable[[Graph, str], str], layout: Layout, 
     ]
     outputs = [
         helper.make_tensor_value_info(going_on, TensorProto.BOOL, []),
-        float_info(heat, (None, 1, layout.patch_height, layout.patch_width)),
+        float_info(heat, (None, 1, None, None)),
     ]
     return body.finish("patch", inputs, outputs)
 
 
 def _stitch(outer: Graph, heat_of_all: str, layout: Layout) -> str:
-    """(patches, B, 1, h, w) -> (B, 1, H, W): cut what each patch keeps, join columns, then rows."""
+    """(patches, B, 1, h, w) -> (B, 1, H, W): join what the patches keep, columns first, then rows."""
     count = len(layout.columns)
     bands = []
     for number, row in enumerate(layout.rows):
         band = outer.cut(heat_of_all, 0, number * count, (number + 1) * count)
         parts = []
         for position, column in enumerate(layout.columns):
-            starts = outer.ints(position, row.keep_start, column.keep_start)
-            stops = outer.ints(position + 1, row.keep_stop, column.keep_stop)
+            starts = outer.ints(position, 0, 0)
+            stops = outer.ints(position + 1, row.keep_stop - row.keep_start, column.keep_stop - column.keep_start)
             parts.append(outer.squeeze(outer.slice(band, starts, stops, outer.ints(0, 3, 4)), 0))
         bands.append(outer.add("Concat", parts, axis=3) if len(parts) > 1 else parts[0])
     return outer.add("Concat", bands, axis=2) if len(bands) > 1 else bands[0]
