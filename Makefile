@@ -56,6 +56,7 @@ $(BIN)/python:
 
 # The stamps are written last, so an interrupted installation is done again.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the agent and its demo into $(VENV) (once, about a minute)"
 	$(PIP) --editable '.[demo]'
 	@touch $@
 
