@@ -39,7 +39,7 @@ SEED = 0
 PATCH = 128
 NETWORK_WIDTH = 7  # the largest whose file stays below 2 MiB with room for a golden strip
 TRAINING_STRIPS, HELD_OUT_STRIPS = 400, 120
-PATCHES_PER_STRIP = 14
+PATCHES_PER_STRIP = 15  # at least four defects and a blemish
 PATCHES_PER_DEFECT = 3
 EPOCHS = 4
 BATCH = 16
@@ -63,11 +63,11 @@ def strip_of(purpose: int, number: int) -> tuple[Image, Truth]:
     """Make a strip of the training's or the held-out kind; the even ones are good, the odd have one to four defects."""
     rng = np.random.default_rng([purpose, SEED, number])
     defects = int(rng.integers(1, 5)) if number % 2 else 0
-    return make_strip(rng, defects=defects)
+    return make_strip(rng, defects=defects, blemished=0.5 if purpose == TRAINING else 0.25)
 
 
 def cut_patches(number: int) -> Patches:
-    """Cut patches out of a training strip: some around each defect, the rest anywhere, often at the strip's borders."""
+    """Cut patches out of a training strip: some around each defect and blemish, the rest anywhere."""
     strip, truth = strip_of(TRAINING, number)
     rng = np.random.default_rng([TRAINING, SEED, number, 1])
     corners = [
@@ -75,7 +75,7 @@ def cut_patches(number: int) -> Patches:
             int(np.clip((defect.top + defect.bottom) // 2 - rng.integers(10, PATCH - 10), 0, HEIGHT - PATCH)),
             int(np.clip((defect.left + defect.right) // 2 - rng.integers(10, PATCH - 10), 0, WIDTH - PATCH)),
         )
-        for defect in truth.defects
+        for defect in (*truth.defects, *truth.blemishes)
         for _ in range(PATCHES_PER_DEFECT)
     ]
     while len(corners) < PATCHES_PER_STRIP:  # a tenth more than fits, so that the borders come up often

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,9 @@ class Run:
 def run_demo(strips: int | None, folder: Path | None, broker: str | None) -> int:
     """Show the product at work until `strips` strips are judged (None: until Ctrl-C); return the exit code.
 
-    0 when the audit balances and every strip has its result, else the audit's code, or 1. `folder` must be empty or
-    new; None makes a temporary one, which stays. `broker` is HOST:PORT; None starts one. Raises `Fatal` when something
-    that the demo needs is missing.
+    0 when the audit balances and every strip has its result, else the audit's code, or 1. The files of this run stand
+    in a new folder inside `folder` (None: the system's temporary folder) and stay there. `broker` is HOST:PORT; None
+    starts one. Raises `Fatal` when something that the demo needs is missing.
     """
     if not MODEL.is_file():
         raise Fatal(ExitCode.FAILED, f"the bundled model {MODEL} is missing: install strip-agent again")
@@ -86,17 +87,15 @@ def run_demo(strips: int | None, folder: Path | None, broker: str | None) -> int
 # Before: the folder, the configuration, the processes.
 
 
-def _make_folder(folder: Path | None) -> Path:
-    if folder is None:
+def _make_folder(runs: Path | None) -> Path:
+    if runs is None:
         return Path(tempfile.mkdtemp(prefix="strip-agent-demo-"))
-    folder = folder.absolute()
+    now = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M%S_")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Fatal(ExitCode.USAGE, f"{folder} is not empty: give the demo a folder of its own")
+        runs.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=now, dir=runs.resolve()))
     except OSError as error:
-        raise Fatal(ExitCode.USAGE, f"{folder} cannot be used: {error.strerror}") from error
-    return folder
+        raise Fatal(ExitCode.FAILED, f"{runs} cannot hold the demo's files: {error.strerror}") from error
 
 
 @contextlib.contextmanager

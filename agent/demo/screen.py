@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 BAR_CELLS = 14
@@ -118,14 +119,13 @@ class PlainScreen:
 class LiveScreen:
     """A table of the newest results that redraws itself."""
 
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415 - rich is optional
-        from rich.live import Live  # noqa: PLC0415
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.live import Live  # noqa: PLC0415 - rich is optional
 
         rows = max(FEWEST_ROWS, shutil.get_terminal_size().lines - LINES_AROUND_THE_TABLE)
         self._rows = deque[Row](maxlen=rows)
         self._text, self._totals = "", ""
-        self._live = Live(get_renderable=self._table, console=Console(highlight=False), refresh_per_second=8)
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8)
         self._live.start()
 
     def result(self, row: Row) -> None:

@@ -20,7 +20,7 @@ from agent.demo.drawing import FINE, HEIGHT, WIDTH, Drawing, Point, draw_circuit
 
 VISIBLE_GREY_LEVELS = 15.0  # a pixel belongs to a defect when the defect changes it by more than this
 SMALLEST_DEFECT_PX = 14
-BLEMISHED_REFERENCES = 0.25  # share of the strips
+ATTEMPTS_PER_DEFECT = 40
 
 FILM, COPPER, FINISH, SILK, HOLE = 66.0, 128.0, 192.0, 222.0, 13.0  # grey levels
 
@@ -40,10 +40,14 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is wrong with a strip; `mask` is (976, 176) bool, true on every pixel that a defect changed visibly."""
+    """What is wrong with a strip; `mask` is (976, 176) bool, true on every pixel that a defect changed visibly.
+
+    `blemishes` are in one of the references: they make no strip defective.
+    """
 
     defects: tuple[Defect, ...]
     mask: NDArray[np.bool_]
+    blemishes: tuple[Defect, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +62,48 @@ class Piece:
     noise_grey_levels: float
 
 
-def make_strip(rng: np.random.Generator, *, defects: int) -> tuple[Image, Truth]:
+def make_strip(rng: np.random.Generator, *, defects: int, blemished: float = 0.25) -> tuple[Image, Truth]:
     """Make one strip, (4, 976, 176) float32 with whole grey levels 0..255, and the truth about it.
 
-    Channels: target, two references, one that is not used (zero). The same generator state gives the same strip.
+    Channels: target, two references, one that is not used (zero). `blemished` is the share of strips with a blemish in
+    one reference. The same generator state gives the same strip.
     """
     drawing = draw_circuit(rng)
     lamp = _lamp(rng)
     target = _piece(rng, lamp, shift=0.0)
-    flawless = _expose(drawing, target)
-    seen, found = drawing, list[Defect]()
-    image, mask = flawless, np.zeros((HEIGHT, WIDTH), dtype=bool)
-    for _ in range(40 * defects):
-        if len(found) == defects:
+    image, mask, found = _damaged(rng, drawing, target, defects)
+    channels = [_digitise(rng, image, target)]
+    blemished_reference = int(rng.integers(1, 3)) if rng.random() < blemished else 0
+    blemishes = list[Defect]()
+    for reference in (1, 2):
+        piece = _piece(rng, lamp, shift=0.7)
+        image, _, in_reference = _damaged(rng, drawing, piece, int(reference == blemished_reference))
+        blemishes += in_reference
+        channels.append(_digitise(rng, image, piece))
+    channels.append(np.zeros((HEIGHT, WIDTH), dtype=np.float32))
+    return np.stack(channels), Truth(tuple(found), mask, tuple(blemishes))
+
+
+def _damaged(
+    rng: np.random.Generator, drawing: Drawing, piece: Piece, count: int
+) -> tuple[Image, NDArray[np.bool_], list[Defect]]:
+    """Expose the piece with `count` defects that can be seen and do not touch each other."""
+    image, mask = _expose(drawing, piece), np.zeros((HEIGHT, WIDTH), dtype=bool)
+    found = list[Defect]()
+    for _ in range(ATTEMPTS_PER_DEFECT * count):
+        if len(found) == count:
             break
         kind = KINDS[int(rng.integers(len(KINDS)))]
-        candidate = damage(rng, seen, kind)
+        candidate = damage(rng, drawing, kind)
         if candidate is None:
             continue
-        candidate_image = _expose(candidate, target)
+        candidate_image = _expose(candidate, piece)
         changed = np.abs(candidate_image - image) > VISIBLE_GREY_LEVELS
         if int(changed.sum()) >= SMALLEST_DEFECT_PX and not (changed & mask).any():
             rows, columns = (np.flatnonzero(changed.any(axis=axis)) for axis in (1, 0))
             found.append(Defect(kind, int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1))
-            seen, image, mask = candidate, candidate_image, mask | changed
-    blemished = int(rng.integers(1, 3)) if rng.random() < BLEMISHED_REFERENCES else 0  # 1 or 2: that reference
-    channels = [_digitise(rng, image, target)]
-    for reference in (1, 2):
-        piece = _piece(rng, lamp, shift=0.7)
-        shown = drawing
-        if reference == blemished:
-            shown = damage(rng, drawing, KINDS[int(rng.integers(len(KINDS)))]) or drawing
-        channels.append(_digitise(rng, _expose(shown, piece), piece))
-    channels.append(np.zeros((HEIGHT, WIDTH), dtype=np.float32))
-    return np.stack(channels), Truth(tuple(found), mask)
+            drawing, image, mask = candidate, candidate_image, mask | changed
+    return image, mask, found
 
 
 # The camera: from a drawing to grey levels.
