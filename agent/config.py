@@ -5,13 +5,25 @@ The docstring below a key becomes its text in docs/configuration.md.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from agent.config_types import AbsolutePath, ClientId, Name, Seconds, SecretPath, Section, Topic, WhatToSave
+from agent.config_types import (
+    AbsolutePath,
+    ClientId,
+    FilePattern,
+    Host,
+    Name,
+    PatternWithOneGroup,
+    Seconds,
+    SecretPath,
+    Section,
+    Topic,
+    UrlTemplate,
+    WhatToSave,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +45,13 @@ class Camera(Section):
     """Name of the camera; part of topics, of heatmap paths and of every strip's identity."""
     folder: AbsolutePath
     """Folder the camera writes to, with all folders below it. It may appear later, vanish and come back."""
-    patterns: list[str] = Field(default=["**/*.tif", "**/*.tiff"], min_length=1)
+    patterns: list[FilePattern] = Field(default=["**/*.tif", "**/*.tiff"], min_length=1)
     """Which files are strips, relative to the folder; `**` is any number of folders. Case does not matter."""
     slot: Name = "default"
     """The model slot that scores this camera."""
     threshold: float | None = None
     """Overrides `scoring.threshold` for this camera."""
-    part_id_pattern: str | None = None
+    part_id_pattern: PatternWithOneGroup | None = None
     """Regular expression with one group, searched in the file name; what it finds is published as `part_id`."""
     settle_seconds: Seconds = 0.5
     """A file is complete when two looks this far apart show the same size and modification time."""
@@ -53,27 +65,6 @@ class Camera(Section):
     """What happens to the camera's file once the broker has acknowledged its result."""
     done_folder: AbsolutePath | None = None
     """Where `when_done: move` puts the files."""
-
-    @field_validator("patterns")
-    @classmethod
-    def _below_the_folder(cls, patterns: list[str]) -> list[str]:
-        for pattern in patterns:
-            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
-                raise ValueError("every pattern must be relative to the camera's folder, without `..`")
-        return patterns
-
-    @field_validator("part_id_pattern")
-    @classmethod
-    def _one_group(cls, pattern: str | None) -> str | None:
-        if pattern is None:
-            return None
-        try:
-            groups = re.compile(pattern).groups
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
-        if groups != 1:
-            raise ValueError(f"it must have exactly one group in parentheses, and it has {groups}")
-        return pattern
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:
         """Demand that moving and the folder to move to come together."""
@@ -186,17 +177,8 @@ class HeatmapsSection(Section):
     """The oldest are removed above this total; null: no limit."""
     min_free_gib: Annotated[float, Field(ge=0)] = 2.0
     """Below this much free space no heatmaps are written; scoring goes on."""
-    url_template: str | None = None
+    url_template: UrlTemplate | None = None
     r"""Makes `preview_url`; knows {path} and {path_windows}."""
-
-    @field_validator("url_template")
-    @classmethod
-    def _known_fields(cls, template: str | None) -> str | None:
-        if template is not None:
-            rest = template.replace("{path}", "").replace("{path_windows}", "")
-            if "{" in rest or "}" in rest or rest == template:
-                raise ValueError("it must contain {path} or {path_windows}, and no other braces")
-        return template
 
 
 class Tls(Section):
@@ -225,7 +207,7 @@ class Tls(Section):
 class MqttSection(Section):
     """The broker."""
 
-    host: Annotated[str, Field(min_length=1)] = "localhost"
+    host: Host = "localhost"
     """Host name or address of the broker."""
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     """TCP port; with TLS usually 8883."""
@@ -242,13 +224,6 @@ class MqttSection(Section):
     tls: Tls = Tls()
     base_topic: Topic | None = None
     """First part of every topic; null: strip-agent/<agent.name>."""
-
-    @field_validator("host")
-    @classmethod
-    def _name_or_address_alone(cls, host: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%\w+)?", host):
-            raise ValueError("it must be a host name or an address alone, without mqtt:// and without the port")
-        return host
 
     @field_validator("protocol", mode="before")
     @classmethod
@@ -289,6 +264,7 @@ class Config(Section):
 
     agent: AgentSection = AgentSection()
     cameras: Annotated[list[Camera], Field(min_length=1)]
+    """The cameras; there must be one at least."""
     models: ModelsSection = ModelsSection()
     inference: InferenceSection = InferenceSection()
     checks: ChecksSection = ChecksSection()

@@ -180,15 +180,15 @@ def _broken_keys(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
     Rules between several keys are only checked where each key is right. So that nothing is left for the next run,
     everything is checked again without the broken values, until nothing new comes up; a rule is not believed then where
-    it may be about one of them.
+    it is about one of them: it stands there, in the same section, or in the sentence.
     """
     told: set[KeyPath] = set()
     lost: set[KeyPath] = set()
     rest = values
     while new := [one for one in _complaints(rest) if one[0] not in told]:
-        sections, keys = {path[:-1] for path in lost}, {path[-1] for path in lost}
+        sections = {path[:-1] for path in lost} - {()}
         for path, message, kind in new:
-            if kind not in sections and path[-1] not in keys:
+            if kind not in sections and path not in lost and not any(shown_path(one) in message for one in lost):
                 yield path, message
         told |= {path for path, _, _ in new}
         lost |= {path for path, _, kind in new if kind not in {"extra_forbidden", "missing"}}
@@ -233,14 +233,11 @@ def _without(values: dict[str, Any], paths: list[KeyPath]) -> dict[str, Any]:
         section = _value_at(rest, path[:-1])
         if isinstance(section, dict):
             section.pop(path[-1], None)
-        elif isinstance(section, list) and path[:-1] == ("cameras",):
-            section[int(path[-1])] = {}
-        else:  # an item of another list: without the list
+        elif path[:-1] != ("cameras",):  # an item of another list: without the list
             rest = _without(rest, [path[:-1]])
-    for number, camera in enumerate(rest.setdefault("cameras", [{}])):
-        camera.setdefault("name", f"unnamed-{number}")
-        camera.setdefault("folder", "/")
-    return rest
+    cameras = [camera if isinstance(camera, dict) else {} for camera in rest.get("cameras", [None])]
+    names = [{"name": f"unnamed-{number}", "folder": "/"} for number in range(len(cameras))]
+    return {**rest, "cameras": [{**name, **camera} for name, camera in zip(names, cameras, strict=True)]}
 
 
 def _value_at(values: Any, path: KeyPath) -> Any:

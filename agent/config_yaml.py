@@ -78,7 +78,7 @@ def read_yaml(text: str) -> tuple[Any, dict[KeyPath, int], list[YamlProblem]]:
         raise YamlProblem(_sentence(error), mark.line + 1 if mark else None) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise YamlProblem(f"the character U+{ord(error.character):04X} is not allowed", line) from error
+        raise YamlProblem(f"the character U+{error.character:04X} is not allowed", line) from error
     conversion = _Conversion()
     value = conversion.value(node, ()) if node is not None else None
     return value, conversion.lines, conversion.problems
