@@ -101,9 +101,8 @@ class Window:
                 if not self._fetch(now):
                     self.more_to_fetch = False
                     return taken
-            message = self._ahead.popleft()
-            if message.row in self._busy:
                 continue
+            message = self._ahead.popleft()
             if holds.held(message.topic):
                 holds.keep_back(message.topic, message.row)
                 continue
@@ -158,12 +157,17 @@ class Window:
         return self._paused_until if self.in_trouble else None
 
     def _fetch(self, now: float) -> bool:
-        def fetch() -> None:
-            self._ahead.extend(self._outbox.next_outbox_messages(self._cursor, _FETCH))
+        """Read on from the cursor; False when there was nothing, or the outbox did not work."""
+        fetched: list[OutboxMessage] = []
 
-        if not self._try(fetch, now) or not self._ahead:
+        def fetch() -> None:
+            fetched.extend(self._outbox.next_outbox_messages(self._cursor, _FETCH))
+
+        if not self._try(fetch, now) or not fetched:
             return False
-        self._cursor = self._ahead[-1].row
+        self._cursor = fetched[-1].row
+        # Passed over here and not when it is taken: by then it may be recorded, and would be sent twice.
+        self._ahead.extend(message for message in fetched if message.row not in self._busy)
         return True
 
     def _try(self, action: Callable[[], object], now: float) -> bool:

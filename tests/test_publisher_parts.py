@@ -1,0 +1,222 @@
+"""The publisher's parts that need no broker: what is sent next, whatever was answered before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agent.publisher.holds import FIRST_SECONDS, LONGEST_SECONDS, Holds
+from agent.publisher.states import SPACING_SECONDS, States
+from agent.publisher.window import Window
+from tests.outbox import ListOutbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.records import OutboxMessage
+
+
+def never_held(_topic: str) -> bool:
+    """No topic is refused."""
+    return False
+
+
+def test_only_the_latest_value_of_a_state_is_sent() -> None:
+    """What was replaced before it was sent is not sent."""
+    states = States()
+    for number in range(100):
+        states.set("state/health", b"%d" % number, None)
+    assert states.take(0.0, 10, never_held) == [("state/health", b"99")]
+    assert states.take(0.0, 10, never_held) == []
+
+
+def test_a_state_that_did_not_change_is_not_sent_again() -> None:
+    """Setting the same value costs nothing."""
+    states = States()
+    assert states.set("state/health", b"1", None)
+    states.take(0.0, 10, never_held)
+    states.answered("state/health", taken=True)
+    assert not states.set("state/health", b"1", None)
+    assert states.take(100.0, 10, never_held) == []
+    assert states.all_sent(never_held)
+
+
+def test_last_strip_only_moves_to_a_newer_strip() -> None:
+    """A backlog that is judged later does not replace what an HMI shows."""
+    states = States()
+    states.set("state/last_strip/top", b"new", 200)
+    assert not states.set("state/last_strip/top", b"old", 100)
+    assert states.take(0.0, 1, never_held) == [("state/last_strip/top", b"new")]
+    assert states.set("state/last_strip/top", b"same moment, judged later", 200)
+
+
+def test_a_state_that_changes_while_it_is_under_way_is_sent_afterwards() -> None:
+    """The last value always arrives, and never twice at a time."""
+    states = States()
+    states.set("state/health", b"1", None)
+    states.take(0.0, 1, never_held)
+    states.set("state/health", b"2", None)
+    assert states.take(1.0, 1, never_held) == []
+    states.answered("state/health", taken=True)
+    assert states.take(SPACING_SECONDS / 2, 1, never_held) == []
+    assert states.next_due() == pytest.approx(SPACING_SECONDS)
+    assert states.take(SPACING_SECONDS, 1, never_held) == [("state/health", b"2")]
+
+
+def test_a_new_connection_gets_every_state_again() -> None:
+    """The broker may have forgotten what it had."""
+    states = States()
+    states.set("state/agent", b"1", None)
+    states.set("state/health", b"2", None)
+    states.take(0.0, 10, never_held)
+    states.send_all_again()
+    assert states.take(0.0, 10, never_held) == [("state/agent", b"1"), ("state/health", b"2")]
+
+
+def test_a_refused_topic_rests_longer_each_time_and_never_longer_than_a_minute() -> None:
+    """A refusing broker is not flooded, and a corrected one is noticed soon."""
+    holds, now, rests = Holds(), 0.0, []
+    holds.refuse("event/strip/top", "not_authorized", now)
+    for _ in range(10):
+        started = now
+        while holds.held("event/strip/top"):
+            now += 0.5
+            holds.wake(now)
+        rests.append(now - started)
+        holds.sent("event/strip/top")
+        assert holds.held("event/strip/top"), "one message at a time while it is tried"
+        holds.refuse("event/strip/top", "not_authorized", now)
+    assert rests[0] == FIRST_SECONDS
+    assert rests == sorted(rests)
+    assert rests[-1] == LONGEST_SECONDS
+    assert holds.alarms == {"not_authorized"}
+    holds.accept("event/strip/top")
+    assert not holds.held("event/strip/top")
+    assert holds.alarms == set()
+
+
+class _Run:
+    """A window, an outbox and a broker that answers as hypothesis says."""
+
+    def __init__(self, topics: list[str]) -> None:
+        self.outbox = ListOutbox()
+        for topic in topics:
+            self.outbox.add(topic, b"x")
+        self.window, self.holds = Window(self.outbox), Holds()
+        self.now, self.packet_id = 0.0, 0
+        self.under_way: dict[int, OutboxMessage] = {}
+        self.sent_on_this_connection: set[int] = set()
+        self.delivered: list[OutboxMessage] = []
+
+    def send(self) -> None:
+        self.now += FIRST_SECONDS
+        self.window.go_back(self.holds.wake(self.now))
+        for message in self.window.take(4 - len(self.under_way), self.holds, self.now):
+            assert message.row not in self.sent_on_this_connection, "sent twice on one connection"
+            self.sent_on_this_connection.add(message.row)
+            self.packet_id += 1
+            self.under_way[self.packet_id] = message
+            self.window.sent(self.packet_id, message)
+
+    def answer(self, reply: str) -> None:
+        if reply == "cut":
+            self.under_way.clear()
+            self.sent_on_this_connection.clear()
+            self.window.start_again()
+            self.holds.clear()
+        if reply in {"outbox fails", "outbox works"}:
+            self.outbox.broken = reply == "outbox fails"
+        if not self.under_way:
+            return
+        packet_id = min(self.under_way)
+        if reply == "accept":
+            self._accept(packet_id)
+        elif reply == "refuse":
+            message = self._answered(packet_id)
+            self.sent_on_this_connection.discard(message.row)
+            self.window.put_back(message)
+            self.holds.refuse(message.topic, "not_authorized", self.now)
+            self.holds.keep_back(message.topic, message.row)
+        elif reply == "never":
+            self.window.refused_for_ever(self._answered(packet_id), "too_large")
+
+    def _accept(self, packet_id: int) -> None:
+        message = self._answered(packet_id)
+        self.delivered.append(message)
+        self.window.acknowledged(message)
+        self.window.go_back(self.holds.accept(message.topic))
+
+    def _answered(self, packet_id: int) -> OutboxMessage:
+        message = self.window.answered(packet_id)
+        assert message == self.under_way.pop(packet_id)
+        return message
+
+    def finish(self, done: Callable[[], bool]) -> None:
+        self.outbox.broken = False
+        for _ in range(400):
+            self.send()
+            while self.under_way:
+                self._accept(min(self.under_way))
+            self.window.record(self.now)
+            self.now += 60.0
+            if done():
+                return
+        raise AssertionError("it never ends")
+
+
+@example(topics=["a"] * 6, replies=["accept", "refuse", "accept", "accept", "accept"])
+@given(
+    topics=st.lists(st.sampled_from(["event/strip/top", "event/strip/side", "event/model/default"]), max_size=40),
+    replies=st.lists(
+        st.sampled_from(["accept", "accept", "refuse", "never", "cut", "outbox fails", "outbox works"]), max_size=60
+    ),
+)
+def test_whatever_the_broker_and_the_disk_do_every_message_is_delivered_or_parked(
+    topics: list[str], replies: list[str]
+) -> None:
+    """No row is forgotten, none is delivered twice on one connection, and all are in the end."""
+    run = _Run(topics)
+    for reply in replies:
+        run.send()
+        run.answer(reply)
+        run.window.record(run.now)
+    run.finish(lambda: not run.outbox.pending)
+    assert {message.row for message in run.delivered} | set(run.outbox.parked) == set(range(1, len(topics) + 1))
+    assert sorted(run.outbox.acknowledged) == sorted(set(run.outbox.acknowledged))
+    assert set(run.outbox.acknowledged).isdisjoint(run.outbox.parked)
+
+
+@given(
+    topics=st.lists(st.sampled_from(["event/strip/top", "event/strip/side"]), max_size=40),
+    replies=st.lists(st.sampled_from(["accept", "cut", "outbox fails", "outbox works"]), max_size=60),
+)
+def test_without_refusals_first_deliveries_are_in_the_order_of_the_outbox(
+    topics: list[str], replies: list[str]
+) -> None:
+    """Cuts bring repeats, never another order."""
+    run = _Run(topics)
+    for reply in replies:
+        run.send()
+        run.answer(reply)
+        run.window.record(run.now)
+    run.finish(lambda: not run.outbox.pending)
+    first = list(dict.fromkeys(message.row for message in run.delivered))
+    assert first == sorted(first)
+
+
+def test_a_long_queue_for_a_refused_topic_does_not_keep_others_waiting() -> None:
+    """One denied camera does not stop the rest."""
+    run = _Run(["event/strip/top"] * 3000 + ["event/strip/side"])
+    run.send()
+    run.answer("refuse")
+    for _ in range(3):
+        run.answer("refuse")
+    for _ in range(20):
+        run.now -= FIRST_SECONDS  # no time passes: the topic keeps resting
+        run.send()
+        if run.under_way:
+            break
+    assert [message.topic for message in run.under_way.values()] == ["event/strip/side"]
