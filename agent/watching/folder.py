@@ -74,7 +74,10 @@ class Folder:
 
     def is_gone(self) -> bool:
         """Whether the folder went away since the last `check`; if so, the next one looks at once."""
-        gone = not Path(self.root).is_dir()
+        try:
+            gone = not stat.S_ISDIR(Path(self.root).stat().st_mode)
+        except OSError:
+            gone = True
         if gone:
             self.next_check = -math.inf
         return gone

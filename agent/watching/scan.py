@@ -73,8 +73,7 @@ class Scan:
             self._entries = None
             if self._folder == self.start:
                 self.failed = True
-                self._note(self._folder, error)
-            elif not isinstance(error, FileNotFoundError | NotADirectoryError):  # going away meanwhile is no fault
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):  # going away meanwhile is no fault
                 self._note(self._folder, error)
         return None
 

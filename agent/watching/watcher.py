@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 10_000  # candidates; beyond it scans and hints wait, which bounds the memory
 HAND_OUT = 500  # files of one step: one short transaction of the ledger
-SLICE_ENTRIES = 500  # directory entries between two looks at what else is due
+SLICE_ENTRIES = 200  # directory entries between two looks at what else is due
 SLICE_SECONDS = 0.02
 STARVED_SECONDS = 0.25  # a scan goes on at least this often while live files settle all the time
 FOLDER_REREAD_SECONDS = 1.0  # a new folder is read again: its first files may be older than its watch
@@ -164,7 +164,7 @@ class CameraWatcher:
         self._bell.clear()
         if self._folder.check():  # subscribed now: whatever came before it, a scan finds
             self._drop_scans()
-            self._scan_wanted = True
+            self._scan_wanted, self._not_before = True, NOW
         if not self._folder.root:
             self._drop_scans()
             return []
@@ -197,6 +197,8 @@ class CameraWatcher:
         self._new_folders |= dict.fromkeys(folders, NOW)
         if everything or "" in self._new_folders or len(self._new_folders) > MAX_NEW_FOLDERS:
             self._new_folders.clear()
+            self._scan_wanted = True
+        if folders and self._was_unreadable:  # perhaps they can be read again
             self._scan_wanted = True
 
     def _look(self, path: str, *, hinted: bool = False) -> SettledFile | None:
@@ -281,6 +283,7 @@ class CameraWatcher:
         now = self._clock()
         if scan is self._folder_scan:
             self._folder_scan = None
+            self._was_unreadable = self._was_unreadable or scan.errors > 0
             if self._new_folders.pop(scan.start, NOW) == NOW:
                 self._new_folders[scan.start] = now + FOLDER_REREAD_SECONDS
             return
