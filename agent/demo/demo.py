@@ -163,7 +163,8 @@ def _environment() -> dict[str, str]:
 
 def _introduce(folder: Path, broker: Broker, strips: int | None) -> None:
     count = "strips until Ctrl-C" if strips is None else f"{strips} strip{'s' if strips != 1 else ''}"
-    print(f"""strip-agent demo: an inspection machine in miniature
+    print(
+        f"""strip-agent demo: an inspection machine in miniature
 
   Two simulated cameras drop strips into folders: flexible circuits, some with defects, some files slow or broken.
   The service takes the bundled model from its inbox, scores every strip, writes its heatmap and publishes the result.
@@ -173,7 +174,9 @@ def _introduce(folder: Path, broker: Broker, strips: int | None) -> None:
   broker    {broker.name} at {broker.host}:{broker.port}
   folder    {folder}
             agent.yaml, cameras/, inbox/, heatmaps/, state/ (the ledger), service.log
-""")
+""",
+        flush=True,
+    )
 
 
 # While it runs.
@@ -271,7 +274,7 @@ Written by the cameras, and what the agent made of it: {_totals(run.tally)}
         print(f"Look at:  {run.folder / 'heatmaps' / best['preview_path']}")
     failed = False
     for name, child in (("service", run.service), ("camera", run.camera)):
-        if child.returncode != 0:
+        if child.returncode not in {0, -signal.SIGTERM}:  # SIGTERM: stopped before it was ready to stop by itself
             failed = True
             log = run.folder / f"{name}.log"
             print(f"\nThe {name} ended with exit code {child.returncode}; the end of {log}:\n{last_lines(log)}")

@@ -11,16 +11,31 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-BAR_CELLS = 14
+BAR_CELLS = 10
 LINES_AROUND_THE_TABLE = 22  # header above, totals below, and a little of what was said before
 FEWEST_ROWS = 6
-COLUMNS = ("time", "camera", "strip", "verdict", "score", "why", "written → here", "model ran", "model")
+# The table's columns and the cells each needs; on a narrow terminal the first of LEFT_OUT leave first.
+COLUMNS = {
+    "time": 8,
+    "camera": 6,
+    "strip": 13,
+    "verdict": 9,
+    "score": BAR_CELLS + 6,
+    "why": 20,
+    "latency": 7,
+    "model ran": 9,
+    "model": 12,
+}
+LEFT_OUT = ("model", "model ran", "camera", "time")
+PADDING = 3  # cells that a column needs beside its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,7 @@ def row_of(result: dict[str, Any], arrived_ms: int) -> Row:
     return Row(
         time=datetime.fromtimestamp(result["ts_ms"] / 1000).astimezone().strftime("%H:%M:%S"),
         camera=result["camera"],
-        strip=result["file"].rsplit("/", 1)[-1],
+        strip=PurePosixPath(result["file"]).stem,
         verdict=result["verdict"],
         score=result["score"],
         threshold=result["threshold"],
@@ -65,6 +80,15 @@ def bar(score: float, threshold: float) -> str:
     mark = min(BAR_CELLS - 1, max(0, round(threshold * BAR_CELLS)))
     cells[mark] = "┃" if cells[mark] == "█" else "│"
     return "".join(cells)
+
+
+def columns_that_fit(width: int) -> list[str]:
+    """Choose the columns for a terminal of this many cells; those that matter most are always shown."""
+    names = list(COLUMNS)
+    for name in LEFT_OUT:
+        if sum(COLUMNS[kept] + PADDING for kept in names) > width:
+            names.remove(name)
+    return names
 
 
 class Screen(Protocol):
@@ -100,7 +124,7 @@ class PlainScreen:
         """Print the row."""
         score = f"{row.score:6.3f}" if row.verdict != "invalid" else "     -"
         print(
-            f"{row.time}  {row.camera:6}  {row.strip:18}  {row.verdict:9}  {score}  {row.why:22}"
+            f"{row.time}  {row.camera:6}  {row.strip:13}  {row.verdict:9}  {score}  {row.why:22}"
             f"  {row.latency_ms:5} ms  model {row.inference_ms:4.0f} ms  {row.model}",
             flush=True,
         )
@@ -120,12 +144,14 @@ class LiveScreen:
     """A table of the newest results that redraws itself."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.live import Live  # noqa: PLC0415 - rich is optional
+        from rich.console import Console  # noqa: PLC0415 - rich is optional
+        from rich.live import Live  # noqa: PLC0415
 
         rows = max(FEWEST_ROWS, shutil.get_terminal_size().lines - LINES_AROUND_THE_TABLE)
         self._rows = deque[Row](maxlen=rows)
         self._text, self._totals = "", ""
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8)
+        self._console = console or Console()
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=8)
         self._live.start()
 
     def result(self, row: Row) -> None:
@@ -146,22 +172,25 @@ class LiveScreen:
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        table = Table(box=SIMPLE_HEAD, caption=f"{self._totals}\n{self._text}", caption_justify="left", expand=False)
-        for name in COLUMNS:
-            table.add_column(name, no_wrap=True, justify="right" if name in COLUMNS[6:8] else "left")
+        caption = Text(f"{self._totals}\n{self._text}")
+        table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+        names = columns_that_fit(self._console.width)
+        for name in names:
+            table.add_column(name, no_wrap=True, justify="right" if name in {"latency", "model ran"} else "left")
         for row in self._rows:
             style = {"ok": "green", "anomalous": "bold red", "invalid": "yellow"}[row.verdict]
             score = Text(bar(row.score, row.threshold), style)
             score.append(f" {row.score:.3f}" if row.verdict != "invalid" else "   -  ")
-            table.add_row(
-                row.time,
-                row.camera,
-                row.strip,
-                Text(row.verdict, style),
-                score,
-                row.why,
-                f"{row.latency_ms} ms",
-                f"{row.inference_ms:.0f} ms" if row.inference_ms else "",
-                row.model,
-            )
+            cells: dict[str, str | Text] = {
+                "time": row.time,
+                "camera": row.camera,
+                "strip": row.strip,
+                "verdict": Text(row.verdict, style),
+                "score": score,
+                "why": row.why,
+                "latency": f"{row.latency_ms} ms",
+                "model ran": f"{row.inference_ms:.0f} ms" if row.inference_ms else "",
+                "model": row.model,
+            }
+            table.add_row(*(cells[name] for name in names))
         return table

@@ -12,7 +12,7 @@ from agent.config_check import check_environment
 from agent.config_file import load_config
 from agent.demo.broker import Broker
 from agent.demo.demo import _environment, _make_folder, _push_model, _write_config
-from agent.demo.screen import BAR_CELLS, LiveScreen, PlainScreen, bar, row_of
+from agent.demo.screen import BAR_CELLS, LiveScreen, PlainScreen, bar, columns_that_fit, row_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def test_an_anomalous_strip_shows_its_regions_and_an_invalid_one_its_reason() ->
     """The column says why, whatever the verdict; the file's folder is left out."""
     row = row_of(_result(), arrived_ms=1_790_000_000_020)
     assert (row.strip, row.why, row.latency_ms, row.model) == (
-        "top_000004.tif",
+        "top_000004",
         "2 regions, 143 px",
         1020,
         "flex-demo v1",
@@ -70,7 +70,7 @@ def test_lines_are_printed_where_there_is_no_terminal(capsys: pytest.CaptureFixt
     screen.close()
     state, line = capsys.readouterr().out.splitlines()
     assert state == "-- service online"
-    assert all(word in line for word in ("top_000004.tif", "anomalous", "0.970", "2 regions", "flex-demo v1"))
+    assert all(word in line for word in ("top_000004", "anomalous", "0.970", "2 regions", "flex-demo v1"))
 
 
 def test_the_table_keeps_the_newest_results_and_the_totals() -> None:
@@ -81,9 +81,17 @@ def test_the_table_keeps_the_newest_results_and_the_totals() -> None:
         screen.result(row_of(_result(file=f"top_{number:06d}.tif"), 0))
     screen.status("service online", "50 results")
     screen.close()
-    assert "top_000049.tif" in out.getvalue()
+    assert "top_000049" in out.getvalue()
     assert "50 results" in out.getvalue()
-    assert "top_000000.tif" not in out.getvalue()
+    assert "top_000000" not in out.getvalue()
+
+
+def test_a_narrow_terminal_keeps_strip_verdict_score_and_reason() -> None:
+    """Nothing that matters is cut off at 80 columns; a wide terminal shows everything."""
+    assert columns_that_fit(80)[-5:] == ["strip", "verdict", "score", "why", "latency"]
+    assert columns_that_fit(20) == ["strip", "verdict", "score", "why", "latency"]
+    assert columns_that_fit(140)[0] == "time"
+    assert columns_that_fit(140)[-1] == "model"
 
 
 def test_the_demos_configuration_is_accepted_and_the_model_is_in_the_inbox(tmp_path: Path) -> None:
