@@ -70,8 +70,8 @@ def find_regions(
 def _label(heatmap: Heatmap, pixel_threshold: float, min_area_px: int) -> tuple[Integers, Integers]:
     """Return each pixel's region (0: none) and OpenCV's statistics of each region; one that is too small has area 0."""
     mask = (heatmap >= pixel_threshold).view(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
-    labels, stats = np.asarray(labels, np.int32), np.asarray(stats, np.int32)
+    _, found, found_stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
+    labels, stats = np.asarray(found, np.int32), np.asarray(found_stats, np.int32)
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # the background
     areas[areas < min_area_px] = 0
