@@ -11,6 +11,7 @@ Code that touches the outside raises one of three errors:
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 
@@ -66,9 +67,25 @@ class Reason(StrEnum):
     MODEL_DTYPES = "model_dtypes"
     MODEL_SHAPES = "model_shapes"
     MODEL_METADATA = "model_metadata"
+    MODEL_TOO_LARGE = "model_too_large"
+    MODEL_NEEDS_TOO_MUCH_MEMORY = "model_needs_too_much_memory"
+    MODEL_TOO_SLOW = "model_too_slow"
+    HARD_LINK = "hard_link"
+    INPUT_SCALE_DOUBTFUL = "input_scale_doubtful"
+    VERSION_TOO_LOW = "version_too_low"
     GOLDEN_DAMAGED = "golden_damaged"
     GOLDEN_MISMATCH = "golden_mismatch"
+    # An accepted model that turned bad
+    LOST_WORKERS = "lost_workers"
+    PROBATION_FAULTS = "probation_faults"
+    PROBATION_LATENCY = "probation_latency"
+    PROBATION_ANOMALOUS_RATE = "probation_anomalous_rate"
+    STORE_DAMAGED = "store_damaged"
+    OPERATOR = "operator"
     # Its manifest
+    MANIFEST_MISSING = "manifest_missing"
+    MANIFEST_WRONG_SLOT = "manifest_wrong_slot"
+    MANIFEST_CONTRADICTED = "manifest_contradicted"
     MANIFEST_MALFORMED = "manifest_malformed"
     DIGEST_MISMATCH = "digest_mismatch"
     KEY_UNKNOWN = "key_unknown"
@@ -99,6 +116,12 @@ class Retry(AgentError):
         self.reason = reason
         self.detail = detail
         self.blame = blame
+
+    @classmethod
+    def of_box(cls, error: OSError, what: str) -> Retry:
+        """Make one out of an error of the operating system that is nobody's fault but the box's."""
+        reasons = {errno.ENOSPC: Reason.NO_SPACE, errno.EDQUOT: Reason.NO_SPACE, errno.ENOMEM: Reason.NO_MEMORY}
+        return cls(reasons.get(error.errno or 0, Reason.IO_ERROR), f"{what}: {error}", Blame.BOX)
 
 
 class Reject(AgentError):

@@ -28,13 +28,13 @@ from agent.strip_message import strip_message, verdict_of
 from agent.wire import Failed, Job, Judged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from agent.config import Camera, Config
     from agent.ledger import Ledger
     from agent.records import FileIdentity, Strip
     from agent.watching import CameraWatcher
-    from agent.worker_handle import Slot, WorkerHandle
+    from agent.workers import Slot, WorkerHandle
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,11 @@ class _Waiting:
 
 
 class StripJourney:
-    """Steps 4 and 5, for the cameras of one slot."""
+    """Steps 4 and 5, for the cameras of one slot.
+
+    It calls `committed(camera, captured_ts_ms, payload)` after each commit and `judged(worker, answer)` for each answer
+    of a worker (None: it was lost); it asks `folder_is_away(camera)` before it blames a strip for a missing file.
+    """
 
     def __init__(
         self,
@@ -90,9 +94,9 @@ class StripJourney:
         config: Config,
         ledger: Ledger,
         *,
-        committed: Callable[[str, int, bytes], None] = lambda camera, captured_ts_ms, payload: None,
-        judged: Callable[[WorkerHandle, Judged | Failed | None], None] = lambda worker, answer: None,
-        folder_is_away: Callable[[str], bool] = lambda camera: False,
+        committed: Callable[[str, int, bytes], None],
+        judged: Callable[[WorkerHandle, Judged | Failed | None], None],
+        folder_is_away: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
@@ -101,6 +105,7 @@ class StripJourney:
         self._ledger = ledger
         self._cameras = {camera.name: camera for camera in config.cameras if camera.slot == slot.name}
         self._turns = list(self._cameras)  # the camera whose turn it is comes first
+        self._feeding = True
         self._in_work: dict[str, Strip] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._lost_in_a_row: set[str] = set()
@@ -133,6 +138,15 @@ class StripJourney:
         self._record(strip, answer, worker)
         return True
 
+    def stop_feeding(self) -> None:
+        """Give the worker no more strips: the service is stopping."""
+        self._feeding = False
+
+    @property
+    def holds_strips(self) -> bool:
+        """Whether a worker is at work on strips of this slot."""
+        return bool(self._in_work)
+
     def _rest(self, timeout_seconds: float) -> None:
         soonest = min((waiting.until for waiting in self._waiting.values()), default=float("inf"))
         self.bell.wait(max(0.0, min(timeout_seconds, soonest - self._clock())))
@@ -141,7 +155,7 @@ class StripJourney:
     # -- which strip is next -------------------------------------------------------------------------------------------
 
     def _feed(self, worker: WorkerHandle) -> None:
-        while len(worker.jobs) < JOBS_IN_A_WORKER and self.slot.incoming is None and not self.slot.held:
+        while len(worker.jobs) < JOBS_IN_A_WORKER and self.slot.takes_strips and self._feeding:
             if any(strip.attempts for strip in self._in_work.values()):
                 return  # a strip that a worker was lost on goes alone
             strip = self._next_strip(fresh_only=bool(worker.jobs))
@@ -255,7 +269,13 @@ class StripJourney:
     # -- commit --------------------------------------------------------------------------------------------------------
 
     def _commit(
-        self, strip: Strip, judgement: Judgement | None, reason: str, detail: str, worker: WorkerHandle, digest: str = ""
+        self,
+        strip: Strip,
+        judgement: Judgement | None,
+        reason: str,
+        detail: str,
+        worker: WorkerHandle,
+        digest: str = "",
     ) -> None:
         camera = self._cameras[strip.camera]
         verdict = verdict_of(judgement)

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.ledger.database import Database
+from agent.ledger.models import ModelRecord, Models
 from agent.ledger.outbox import Outbox
+from agent.ledger.purge import Purge
 from agent.ledger.report import Report
 from agent.ledger.strips import NewResult, Strips
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Ledger", "NewResult", "open_ledger"]
+__all__ = ["Ledger", "ModelRecord", "NewResult", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Ledger:
     strips: Strips
     outbox: Outbox
     report: Report
+    models: Models
+    purge: Purge
 
 
 def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
@@ -37,4 +41,4 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     Raises Fatal where it can be neither read nor made.
     """
     database = Database(path, read_only=read_only)
-    return Ledger(database, Strips(database), Outbox(database), Report(database))
+    return Ledger(database, Strips(database), Outbox(database), Report(database), Models(database), Purge(database))

@@ -58,7 +58,7 @@ MIGRATIONS: tuple[str, ...] = (
         heatmap_bytes   INTEGER NOT NULL,           -- 0: none was written, or it has been removed
         UNIQUE (strip, revision)
     );
-    CREATE INDEX results_heatmaps ON results (committed_ms) WHERE heatmap_bytes > 0;
+    CREATE INDEX results_heatmaps ON results (committed_ms, heatmap_bytes) WHERE heatmap_bytes > 0;
 
     CREATE TABLE outbox (
         id         INTEGER PRIMARY KEY AUTOINCREMENT,

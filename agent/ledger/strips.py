@@ -243,6 +243,6 @@ def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> No
 
 
 def _strip(row: tuple[Any, ...]) -> Strip:
-    number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, *rest, half_written = row
+    number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written = row
     identity = FileIdentity(size_bytes, mtime_ns, ctime_ns)
-    return Strip(number, strip_id, camera, os.fsdecode(path), identity, *rest, half_written=bool(half_written))
+    return Strip(number, strip_id, camera, os.fsdecode(path), identity, attempts, revision, seen_ms, bool(half_written))

@@ -16,10 +16,14 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import wire
 from agent.errors import Reject, Retry
 from agent.wire import Job, Loaded, Refused, Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = {"candidate": 1000, "worker": 500}
@@ -40,7 +44,7 @@ def main() -> None:
                 _serve(setup, link, lines)
 
 
-def _serve(setup: Setup, link: socket.socket, lines: object) -> None:
+def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
     # Imported here: under the memory limit, and after the death signal is armed.
     from agent.worker.judge import Judge  # noqa: PLC0415
     from agent.worker.session import open_model, prove  # noqa: PLC0415
@@ -77,7 +81,9 @@ def _serve(setup: Setup, link: socket.socket, lines: object) -> None:
     )
     judge = Judge.of(model, setup)
     _give_memory_back()
-    for line in lines:  # type: ignore[attr-defined]  # a buffered reader
+    for number, line in enumerate(lines):
+        if number == 0:  # a candidate that gets strips has been accepted
+            _set_oom_score("worker")
         job = wire.decode(line)
         assert isinstance(job, Job)  # noqa: S101 - the supervisor says nothing else
         link.sendall(wire.encode(judge.answer(job)))
@@ -93,9 +99,13 @@ def _die_with_the_supervisor() -> None:
 
 
 def _limit(setup: Setup) -> None:
-    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE[setup.role]), encoding="ascii")
+    _set_oom_score(setup.role)
     if setup.memory_mib is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_mib << 20, setup.memory_mib << 20))
+
+
+def _set_oom_score(role: str) -> None:
+    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE[role]), encoding="ascii")
 
 
 def _give_memory_back() -> None:

@@ -1,0 +1,184 @@
+"""What people ask for: status, audit, strips, models. One handler for the control socket and for the command line.
+
+Every answer is made of plain JSON values. A request that cannot be met raises CommandError with a sentence for people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent import __version__, store
+from agent.ledger.report import ACKNOWLEDGED, PENDING, STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.config import Config
+    from agent.ledger import Ledger
+    from agent.model_journey import ModelJourney
+
+MAX_LISTED = 100_000
+
+
+class CommandError(Exception):
+    """The request cannot be met; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What commands work on. `live` tells what only a running service knows; without one it is None."""
+
+    config: Config
+    ledger: Ledger
+    models: Mapping[str, ModelJourney]  # empty without a service
+    live: Callable[[], dict[str, Any]] | None = None
+    ring: Callable[[], None] = lambda: None  # there may be something to do
+
+
+def handle(desk: Desk, request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request `{"command": ..., ...}` with `{"ok": true, ...}` or `{"ok": false, "error": ...}`."""
+    command = request.get("command")
+    handler = _HANDLERS.get(command) if isinstance(command, str) else None
+    if handler is None:
+        return {"ok": False, "error": f"unknown command {str(command)[:80]!r}; known are {', '.join(_HANDLERS)}"}
+    arguments = {key: value for key, value in request.items() if key != "command"}
+    try:
+        return {"ok": True, **handler(desk, **arguments)}
+    except TypeError as error:
+        return {"ok": False, "error": f"{command}: wrong arguments: {error}"}
+    except (CommandError, LookupError) as error:
+        return {"ok": False, "error": str(error)}
+
+
+def _status(desk: Desk) -> dict[str, Any]:
+    report = desk.ledger.report
+    balances = [asdict(balance) for balance in report.balances()]
+    return {
+        "version": __version__,
+        "agent": desk.config.agent.name,
+        "running": desk.live is not None,
+        "cameras": {balance["camera"]: balance for balance in balances},
+        "strips": _sums(balances),
+        "outbox": asdict(report.depths()),
+        "models": _models_of_slots(desk),
+        **(desk.live() if desk.live is not None else {}),
+    }
+
+
+def _sums(balances: list[dict[str, Any]]) -> dict[str, int]:
+    sums = {key: sum(balance[key] for balance in balances) for key in ("seen", *STATES)}
+    sums["pending"] = sum(sums[state] for state in PENDING)
+    sums["acknowledged"] = sum(sums[state] for state in ACKNOWLEDGED)
+    return sums
+
+
+def _models_of_slots(desk: Desk) -> dict[str, Any]:
+    shown = {}
+    for slot in desk.config.slots:
+        state, problem = store.load_slot(desk.config.agent.state_folder / "store", slot)
+        facts = state.accepted.get(state.active)
+        shown[slot] = {
+            "active_sha256": state.active,
+            "active_model_id": facts.model_id if facts else "",
+            "active_version": facts.version if facts else 0,
+            "golden": facts.golden if facts else "none",
+            "on_probation": state.on_probation,
+            "previous_sha256": state.previous,
+            "problem": problem,
+        }
+    return shown
+
+
+def _audit(desk: Desk, *, since_ms: int = 0) -> dict[str, Any]:
+    audit = desk.ledger.report.audit(since_ms=since_ms)
+    balances = [asdict(balance) for balance in audit.cameras]
+    sums = _sums(balances)
+    return {
+        "balanced": audit.balanced,
+        "problems": audit.problems,
+        "stream": audit.stream,
+        "last_seq": audit.last_seq,
+        "since_ms": since_ms,
+        "strips": sums,
+        "cameras": {
+            balance["camera"]: balance
+            | {"pending": balance["waiting"] + balance["judged"]}
+            | {"acknowledged": sum(balance[state] for state in ACKNOWLEDGED)}
+            for balance in balances
+        },
+        "unpublished": audit.unpublished,
+        "unpublished_not_named": audit.unpublished_not_named,
+    }
+
+
+def _strips_list(
+    desk: Desk, *, state: str | None = None, camera: str | None = None, model: str | None = None, limit: int = 50
+) -> dict[str, Any]:
+    if state not in (None, "pending", "acknowledged", *STATES):
+        raise CommandError(f"there is no state {state!r}; known are pending, acknowledged, {', '.join(STATES)}")
+    limit = max(1, min(int(limit), MAX_LISTED))
+    return {"strips": desk.ledger.report.list_strips(state=state, camera=camera, model=model, limit=limit)}
+
+
+def _strips_show(desk: Desk, *, strip_id: str) -> dict[str, Any]:
+    shown = desk.ledger.report.show_strip(strip_id)
+    if shown is None:
+        raise CommandError(f"no strip, or more than one, has an id that begins with {strip_id!r}")
+    return {"strip": shown}
+
+
+def _strips_retry(desk: Desk, *, strip_ids: list[str], model: str | None = None) -> dict[str, Any]:
+    ids = list(strip_ids)
+    if model is not None:
+        found = desk.ledger.report.list_strips(state=None, camera=None, model=model, limit=MAX_LISTED)
+        ids += [strip["strip_id"] for strip in found]
+    retried, refused = [], {}
+    for strip_id in dict.fromkeys(ids):
+        shown = desk.ledger.report.show_strip(strip_id)
+        if shown is None:
+            refused[strip_id] = "no such strip"
+        elif shown["disposal"] in ("due", "done"):
+            refused[strip_id] = "its file has been moved or removed as configured (when_done)"
+        elif not desk.ledger.strips.retry(shown["row"]):
+            refused[strip_id] = "is waiting to be judged already"
+        else:
+            retried.append(shown["strip_id"])
+    desk.ring()
+    return {"retried": retried, "refused": refused}
+
+
+def _models_list(desk: Desk) -> dict[str, Any]:
+    return {"models": desk.ledger.models.list_models(), "slots": _models_of_slots(desk)}
+
+
+def _models_activate(desk: Desk, *, digest: str, slot: str = "default") -> dict[str, Any]:
+    journey = _journey(desk, slot)
+    return {"sha256": journey.activate(digest), "slot": slot}
+
+
+def _models_rollback(desk: Desk, *, slot: str = "default") -> dict[str, Any]:
+    journey = _journey(desk, slot)
+    return {"sha256": journey.roll_back(), "slot": slot}
+
+
+def _journey(desk: Desk, slot: str) -> ModelJourney:
+    if not desk.models:
+        raise CommandError(
+            "the service is not running: a model is activated only after a trial in its worker; start it"
+        )
+    if slot not in desk.models:
+        raise CommandError(f"there is no slot {slot!r}; configured are {', '.join(desk.models)}")
+    return desk.models[slot]
+
+
+_HANDLERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "status": _status,
+    "audit": _audit,
+    "strips_list": _strips_list,
+    "strips_show": _strips_show,
+    "strips_retry": _strips_retry,
+    "models_list": _models_list,
+    "models_activate": _models_activate,
+    "models_rollback": _models_rollback,
+}

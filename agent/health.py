@@ -1,0 +1,139 @@
+"""How the agent is: one record, gathered from all parts, for `state/health`, the status command and systemd's line."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from agent.ledger.strips import now_ms
+from agent.messages import Health, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from agent.config import Config
+    from agent.ledger import Ledger
+    from agent.publisher import Publisher
+    from agent.watching import WatchStatus
+    from agent.workers import Slot
+
+VALID_FOR_SECONDS = 150  # one is sent each minute: two may be lost before it is no longer to be believed
+AWAY = ("missing", "unreachable", "unreadable")
+NEVER_SECONDS = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is asked how it is."""
+
+    config: Config
+    ledger: Ledger
+    publisher: Publisher
+    watchers: Mapping[str, WatchStatus]
+    slots: Mapping[str, Slot]
+    started_ms: int
+    worker_restarts: int
+    alarms: tuple[str, ...]  # of the service itself
+
+
+def take_health(parts: Parts) -> Health:
+    """Ask all parts. Raises Retry where the ledger does not answer."""
+    now = now_ms()
+    depths = parts.ledger.report.depths()
+    balances = parts.ledger.report.balances()
+    broker = parts.publisher.status()
+    heatmap_free = _free_bytes(parts.config.heatmap_folder)
+    saved = heatmap_free >= parts.config.heatmaps.min_free_gib * 2**30
+    alarms = [*parts.alarms, *broker.alarms]
+    alarms += [f"camera_{name}_{watch.state}" for name, watch in parts.watchers.items() if watch.state in AWAY]
+    alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
+    alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
+    if not saved:
+        alarms.append("heatmaps_no_space")
+    if depths.outbox_parked:
+        alarms.append("outbox_parked")
+    if depths.outbox_dropped:
+        alarms.append("outbox_dropped")
+    ready = sum(slot.current is not None and not slot.held for slot in parts.slots.values())
+    return Health(
+        agent=parts.config.agent.name,
+        ts=utc_text(now),
+        ts_ms=now,
+        valid_for_s=VALID_FOR_SECONDS,
+        status=_status(alarms, ready, len(parts.slots)),
+        alarm_count=len(alarms),
+        alarms=",".join(alarms),
+        uptime_s=max(0, (now - parts.started_ms) // 1000),
+        strips_pending=sum(balance.waiting for balance in balances),
+        strips_oldest_s=_age_seconds(now, depths.oldest_waiting_ms),
+        strips_vanished=sum(watch.vanished_before_settle for watch in parts.watchers.values()),
+        outbox_depth=depths.outbox_pending,
+        outbox_oldest_s=_age_seconds(now, depths.oldest_outbox_ms),
+        outbox_parked=depths.outbox_parked,
+        outbox_dropped=depths.outbox_dropped,
+        seen=sum(balance.seen for balance in balances),
+        acknowledged=sum(balance.ok + balance.anomalous + balance.invalid for balance in balances),
+        skipped=sum(balance.skipped for balance in balances),
+        broker_connected=broker.connected,
+        broker_protocol=broker.protocol,
+        broker_error=broker.last_error,
+        delivery=broker.delivery,
+        nobody_listening=broker.nobody_listening,
+        cameras_total=len(parts.watchers),
+        cameras_reachable=sum(watch.state not in AWAY for watch in parts.watchers.values()),
+        cameras=" ".join(f"{name}={watch.state}" for name, watch in parts.watchers.items()),
+        slots_total=len(parts.slots),
+        slots_ready=ready,
+        worker_restarts=parts.worker_restarts,
+        heatmaps_saved=saved,
+        heatmap_free_bytes=heatmap_free,
+        state_free_bytes=_free_bytes(parts.config.agent.state_folder),
+    )
+
+
+def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
+    """Make the part of the status command's answer that only a running service knows."""
+    return {
+        "health": health.model_dump(by_alias=True),
+        "workers": {
+            name: {
+                "pid": worker.pid if worker is not None else None,
+                "model_sha256": worker.setup.model_sha256 if worker is not None else "",
+                "held": slot.held,
+            }
+            for name, slot in parts.slots.items()
+            for worker in (slot.current,)
+        },
+        "watching": {
+            name: {"state": watch.state, "detail": watch.detail, "error": watch.error, "waiting": watch.waiting}
+            for name, watch in parts.watchers.items()
+        },
+    }
+
+
+def changed(before: Health | None, now: Health) -> bool:
+    """Say whether subscribers should hear of it before the minute is over."""
+    if before is None:
+        return True
+    keys = ("status", "alarms", "cameras", "slots_ready", "delivery", "broker_connected", "heatmaps_saved")
+    return any(getattr(before, key) != getattr(now, key) for key in keys)
+
+
+def _status(alarms: list[str], ready: int, slots: int) -> Literal["ok", "degraded", "failing"]:
+    if ready < slots:
+        return "failing"
+    return "degraded" if alarms else "ok"
+
+
+def _age_seconds(now: int, since_ms: int) -> float:
+    return max(0.0, (now - since_ms) / 1000) if since_ms else NEVER_SECONDS
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        stats = os.statvfs(folder)
+    except OSError:
+        return 0
+    return stats.f_bavail * stats.f_frsize

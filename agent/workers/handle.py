@@ -1,0 +1,165 @@
+"""The supervisor's end of a worker process: start it, give it strips, notice that it died or hangs, end it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+from agent import wire
+from agent.errors import Blame, Reason, Reject, Retry
+from agent.wire import Failed, Job, Judged, Loaded, Refused, Setup
+
+log = logging.getLogger(__name__)
+
+STDERR_LINES_KEPT = 20
+
+
+class WorkerHandle:
+    """One worker process. Start it from the main thread: it dies with the thread that started it.
+
+    Used by one thread at a time, except `kill`, which anyone may call.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        ours, theirs = socket.socketpair()
+        self.setup = setup
+        self.facts: Loaded | None = None  # once it has loaded its model
+        self._socket = ours
+        self._buffer = b""
+        self._jobs: deque[Job] = deque()
+        self._busy_since = time.monotonic()  # when it began what it is at now
+        self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agent.worker", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+            )
+        threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True).start()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(ours, selectors.EVENT_READ)
+        self._send(wire.encode(setup))
+
+    @property
+    def pid(self) -> int:
+        """Process id, for the log."""
+        return self._process.pid
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """What it has been given and not answered; the first is what it is at."""
+        return tuple(self._jobs)
+
+    def poll_loaded(self, timeout_seconds: float, deadline_seconds: float) -> Loaded | None:
+        """Wait for the model to be loaded and proved; None when it is still at it.
+
+        Raises Reject where the model is to blame (also for a crash or for taking longer than `deadline_seconds`), and
+        Retry where the box is.
+        """
+        try:
+            message = self._receive(timeout_seconds, deadline_seconds)
+        except Retry as lost:
+            reason = Reason.MODEL_CRASHED if lost.reason is Reason.WORKER_CRASHED else Reason.MODEL_TRIAL_TIMEOUT
+            raise Reject(reason, lost.detail, model_fault=True) from lost
+        if isinstance(message, Refused):
+            if message.box_fault:
+                raise Retry(Reason(message.reason), message.detail, Blame.BOX)
+            raise Reject(Reason(message.reason), message.detail, model_fault=True)
+        if isinstance(message, Loaded):
+            self.facts = message
+        return self.facts
+
+    def send(self, job: Job) -> None:
+        """Give it one more strip; what a dead worker does with it shows at the next `poll`."""
+        if not self._jobs:
+            self._busy_since = time.monotonic()
+        self._jobs.append(job)
+        self._send(wire.encode(job))
+
+    def poll(self, timeout_seconds: float, deadline_seconds: float) -> Judged | Failed | None:
+        """Wait for the answer to the oldest job; None when it is still at it.
+
+        Raises Retry (the worker is to blame) when it died or took longer than `deadline_seconds`; it is gone then.
+        """
+        message = self._receive(timeout_seconds, deadline_seconds)
+        if message is None:
+            return None
+        job = self._jobs.popleft()
+        self._busy_since = time.monotonic()
+        if not isinstance(message, Judged | Failed) or message.strip_id != job.strip_id:
+            self.kill()
+            raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} answered out of turn: {message}", Blame.WORKER)
+        return message
+
+    def close(self, grace_seconds: float = 5.0) -> None:
+        """End it: it leaves when its socket closes; after `grace_seconds` it is killed."""
+        self._socket.close()
+        self._selector.close()
+        try:
+            self._process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        self._process.kill()
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line)
+        except OSError as error:
+            log.debug("worker %d no longer listens: %s", self.pid, error)
+
+    def _receive(self, timeout_seconds: float, deadline_seconds: float) -> wire.Message | None:
+        give_up = time.monotonic() + timeout_seconds
+        while b"\n" not in self._buffer:
+            now = time.monotonic()
+            left = self._busy_since + deadline_seconds - now
+            if left <= 0:
+                self.kill()
+                self._process.wait()
+                what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
+                raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
+            if not self._selector.select(max(0.0, min(give_up - now, left))):
+                if time.monotonic() >= give_up:
+                    return None
+                continue
+            chunk = self._read()
+            if not chunk or len(self._buffer) > wire.MAX_LINE_BYTES:
+                self.kill()
+                raise Retry(Reason.WORKER_CRASHED, self._last_words(), Blame.WORKER)
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return wire.decode(line)
+
+    def _read(self) -> bytes:
+        try:
+            return self._socket.recv(65536)
+        except OSError:
+            return b""
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        words = "; ".join(list(self._stderr)[-3:])
+        return f"worker {self.pid} {how}{': ' + words if words else ''}"
+
+    def _drain_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - stderr=PIPE above
+        with self._process.stderr as stderr:
+            for raw in stderr:
+                line = raw.decode("utf-8", "backslashreplace").rstrip()
+                self._stderr.append(line)
+                log.warning("worker %d: %s", self.pid, line)

@@ -1,0 +1,97 @@
+"""Where the model's journey hands workers to the strip's journey."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.workers.handle import WorkerHandle
+
+
+class Slot:
+    """A named place for one active model: where the model's journey hands workers to the strip's journey.
+
+    The model's journey calls `offer`, `hold_is_over` and reads `current` and `lost`; the strip's journey calls `adopt`,
+    `lose` and `hold`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._current: WorkerHandle | None = None
+        self._incoming: WorkerHandle | None = None
+        self._stopping = False
+        self._hold = ""
+        self.changed = threading.Event()  # rings for the model's journey
+
+    @property
+    def current(self) -> WorkerHandle | None:
+        """The worker that strips go to."""
+        return self._current
+
+    @property
+    def incoming(self) -> WorkerHandle | None:
+        """The worker that takes over as soon as the current one has answered what it holds."""
+        return self._incoming
+
+    @property
+    def takes_strips(self) -> bool:
+        """Whether the current worker may be given more: nobody waits for it to end, and nothing is held."""
+        return self._current is not None and self._incoming is None and not self._stopping and not self._hold
+
+    @property
+    def held(self) -> str:
+        """Why no strips are given to the worker; "" when they are."""
+        return self._hold
+
+    def offer(self, worker: WorkerHandle) -> None:
+        """Let a loaded worker take over, between two strips."""
+        with self._lock:
+            replaced, self._incoming = self._incoming, worker
+            self._hold = ""
+        if replaced is not None:
+            replaced.close()
+
+    def adopt(self) -> WorkerHandle | None:
+        """Return the worker to use now; swaps to the offered one when the current one holds no strip any more."""
+        with self._lock:
+            idle = self._current is None or not self._current.jobs
+            if not idle or not (self._incoming or self._stopping):
+                return self._current
+            old, self._current, self._incoming = self._current, self._incoming, None
+            self._stopping = False
+        if old is not None:
+            old.close()
+        self.changed.set()
+        return self._current
+
+    def stop_current(self) -> None:
+        """End the current worker once it has answered what it holds; strips wait until another is offered."""
+        with self._lock:
+            self._stopping = True
+
+    def lose(self, worker: WorkerHandle) -> None:
+        """Report that the current worker is gone; the model's journey starts another."""
+        with self._lock:
+            if self._current is worker:
+                self._current = None
+        worker.close()
+        self.changed.set()
+
+    def hold(self, why: str) -> None:
+        """Give no more strips: the model or the box is to blame for lost workers."""
+        self._hold = why
+        self.changed.set()
+
+    def hold_is_over(self) -> None:
+        """Give strips again."""
+        self._hold = ""
+
+    def close(self) -> None:
+        """End its workers."""
+        with self._lock:
+            workers, self._current, self._incoming = (self._current, self._incoming), None, None
+        for worker in workers:
+            if worker is not None:
+                worker.close()
