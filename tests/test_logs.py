@@ -167,7 +167,7 @@ def test_a_repeated_warning_is_written_once_and_then_counted_each_minute() -> No
     lines = []
     for tenth in range(1300):
         lines += [(tenth // 10, line.getMessage()) for line in repeats.written_for(record("gone"), tenth / 10)]
-    assert lines == [(0, "gone"), (60, "gone (599 more in 60 s)"), (120, "gone (600 more times in 60 s)")]
+    assert lines == [(0, "gone"), (60, "gone (599 more in 60 s)"), (120, "gone (600 more in 60 s)")]
 
 
 def test_the_count_comes_with_the_next_line_of_any_kind() -> None:
