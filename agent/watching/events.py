@@ -20,7 +20,15 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 
 if TYPE_CHECKING:
     import re
@@ -39,6 +47,7 @@ EVENTS: list[type[FileSystemEvent]] = [
     DirAttribEvent,
 ]
 MAX_HINTS = 10_000
+JOIN_SECONDS = 5.0
 
 # Closing an observer is not an error; watchdog logs one when its thread was about to read.
 logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: "thread is inactive" not in record.msg)
@@ -107,32 +116,44 @@ class FolderEvents:
     def healthy(self) -> bool:
         """Whether every thread is alive and the file system is still mounted; if not, close it and make a new one."""
         threads = [self._reader, self._observer, *self._observer.emitters]
-        return not self._reader.unmounted and all(thread.is_alive() for thread in threads)
+        return not self._reader.useless and all(thread.is_alive() for thread in threads)
 
     def close(self) -> None:
-        """Stop all threads and give the watches back."""
-        self._observer.stop()
-        self._reader.stop()
+        """Stop all threads and give the watches back; never fails, whatever state watchdog's tables are in."""
         for thread in (self._observer, self._reader):
-            if thread.is_alive():
-                thread.join()
+            try:
+                thread.stop()
+                if thread.is_alive():
+                    thread.join(JOIN_SECONDS)
+            except Exception:
+                logger.exception("File events did not end cleanly; they are not listened to any more")
 
 
 class _Reader(InotifyFD):
-    """Sees what watchdog keeps from its handlers: lost events and the end of a mount."""
+    """Sees what watchdog keeps from its handlers: lost events, the end of a mount, and its own mistakes."""
 
     def __init__(self, hints: Hints) -> None:
         super().__init__()
-        self.unmounted = False
+        self.useless = False
         self._hints = hints
 
     def handle_event(self, event: InotifyEvent) -> None:
-        """Note the special events, then let watchdog do its work."""
+        """Note the special events, then let watchdog do its work; an exception would end the thread."""
         if event.is_queue_overflow:
             self._hints.overflowed()
+        try:
+            super().handle_event(event)
+        except Exception:
+            logger.exception("watchdog stumbled over %r; listening is begun anew", event)
+            self.useless = True
         if event.mask & InotifyConstants.IN_UNMOUNT:
-            self.unmounted = True
-        super().handle_event(event)
+            self.useless = True
+
+    def _add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
+        # watchdog warns when a folder is watched already, which is usual for new folders within new folders.
+        watch = self._get_or_create_watch(path, mask)
+        watch.callbacks[id_] = callback
+        return watch.wd
 
 
 class _Handler(FileSystemEventHandler):
