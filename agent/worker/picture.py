@@ -1,0 +1,176 @@
+"""The picture that a person judges a strip by: what was seen, what was found, and how sure the model is.
+
+From top to bottom (side by side if the image is not long): the target; the target with the heatmap laid over it and
+the regions boxed; the first reference. Tall strips are turned by 90 degrees counter-clockwise: their row 0 is left.
+
+It is drawn in a palette from the start. An indexed picture is a third of the size of a coloured one, and compresses
+in 3 ms instead of 40. Greys are consecutive numbers, so that OpenCV's smooth lettering, which mixes the numbers of ink
+and paper, mixes their colours as well.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import imagecodecs
+import numpy as np
+
+if TYPE_CHECKING:
+    from agent.worker.scoring import Heatmap, Scored
+
+Image = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+# The palette: greys, then inks, then each heat level over each of a few greys.
+GREYS = 64
+BLACK, DIM, WHITE = 0, 40, GREYS - 1
+CYAN, RED, GREEN = GREYS, GREYS + 1, GREYS + 2
+INKS = ((0, 229, 255), (208, 32, 32), (24, 128, 56))  # red, green, blue
+FIRST_HEAT = GREYS + len(INKS)
+HEAT_LEVELS, HEAT_GREYS = 11, 16
+TRANSPARENT_BELOW = 0.1  # an untroubled heatmap is a few hundredths everywhere
+# Yellow to red: no blue in it, so that the cyan boxes stand out, and readable without telling red from green.
+HEAT_COLOURS = ((255, 237, 120), (254, 178, 60), (250, 100, 40), (225, 20, 30), (160, 0, 40))
+HEAT_OPACITY = (0.35, 0.75)  # of the lowest and the highest level
+
+MARGIN, HEADER, TITLE, FOOTER = 14, 66, 20, 58
+LONG = 1.5  # panels longer than this many times their height are stacked
+MIN_PANEL_WIDTH = 720  # of all panels of a row together; smaller images are enlarged
+BOX_GAP = 4
+MAX_BOXES = 50
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw(
+    heatmap: Heatmap, pixels: np.ndarray[Any, Any], scored: Scored, *, threshold: float, anomalous: bool, name: str
+) -> bytes:
+    """Return the picture as PNG: heatmap (height, width) float32 in 0..1, pixels (3 or 4, height, width)."""
+    target, reference = _to_grey(pixels)
+    panels = [("target", target), ("heatmap over target", _overlay(target, heatmap, scored, anomalous=anomalous))]
+    panels.append(("reference 1", reference))
+    turned = heatmap.shape[0] > heatmap.shape[1]
+    shown = [(title, np.rot90(panel) if turned else panel) for title, panel in panels]
+    canvas = _lay_out(shown)
+    _write_header(canvas, scored, threshold, name, anomalous=anomalous)
+    _draw_scale(canvas, scored.score, threshold, "row 0 is left" if turned else "")
+    return encode_png(canvas, PALETTE)
+
+
+def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
+    """Return target and reference 1 as numbers of greys, stretched alike so that they can be compared."""
+    shown = pixels[:2]
+    low, high = float(shown.min()), float(shown.max())
+    grey = (shown - np.float32(low)) * np.float32((GREYS - 1) / max(high - low, 1e-6))
+    return list(grey.astype(np.uint8))
+
+
+def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool) -> Image:
+    """Lay the heatmap over the target; box the regions, and mark the peak if it is why the strip is anomalous."""
+    level = np.ceil((heatmap - np.float32(TRANSPARENT_BELOW)) * np.float32(HEAT_LEVELS / (1 - TRANSPARENT_BELOW)))
+    hot = level > 0
+    overlay = target.copy()
+    heated = FIRST_HEAT + (level[hot].astype(np.uint8) - 1) * HEAT_GREYS + target[hot] // (GREYS // HEAT_GREYS)
+    overlay[hot] = heated
+    for region in scored.regions[:MAX_BOXES]:
+        corner = (region.left - BOX_GAP, region.top - BOX_GAP)
+        cv2.rectangle(overlay, corner, (region.right - 1 + BOX_GAP, region.bottom - 1 + BOX_GAP), CYAN, 1)
+    if anomalous:
+        cv2.drawMarker(overlay, (scored.peak_col, scored.peak_row), CYAN, cv2.MARKER_CROSS, 9, 1)
+    return overlay
+
+
+def _lay_out(panels: list[tuple[str, Image]]) -> Image:
+    """Put the panels on a canvas with room for header and footer, each below its title."""
+    height, width = panels[0][1].shape
+    stacked = width > LONG * height
+    across = width if stacked else width * len(panels)
+    enlarged = max(1, -(-MIN_PANEL_WIDTH // across))
+    height, width = height * enlarged, width * enlarged
+    step_x, step_y = (0, height + TITLE) if stacked else (width + MARGIN, 0)
+    last_x, last_y = step_x * (len(panels) - 1), step_y * (len(panels) - 1)
+    canvas = np.full((HEADER + last_y + TITLE + height + FOOTER, last_x + width + 2 * MARGIN), BLACK, np.uint8)
+    for number, (title, panel) in enumerate(panels):
+        x, y = MARGIN + number * step_x, HEADER + number * step_y + TITLE
+        _write(canvas, title, x, y - 6, 0.42, DIM)
+        canvas[y : y + height, x : x + width] = panel.repeat(enlarged, 0).repeat(enlarged, 1)
+    return canvas
+
+
+def _write_header(canvas: Image, scored: Scored, threshold: float, name: str, *, anomalous: bool) -> None:
+    verdict, ink = ("ANOMALOUS", RED) if anomalous else ("OK", GREEN)
+    (width, _), _ = cv2.getTextSize(verdict, FONT, 0.8, 2)
+    cv2.rectangle(canvas, (MARGIN, 10), (MARGIN + width + 20, 42), ink, cv2.FILLED)
+    cv2.putText(canvas, verdict, (MARGIN + 10, 34), FONT, 0.8, WHITE, 2)
+    _write(canvas, f"score {_number(scored.score)}", MARGIN + width + 36, 34, 0.8, WHITE)
+    _write(canvas, f"threshold {_number(threshold)}", MARGIN + width + 236, 34, 0.6, DIM)
+    found = f"{scored.defect_count} region{'' if scored.defect_count == 1 else 's'}, {scored.anomaly_area_px} px"
+    _write(canvas, f"{found}, highest at row {scored.peak_row}, column {scored.peak_col}", MARGIN, 60, 0.42, DIM)
+    (width, _), _ = cv2.getTextSize(name, FONT, 0.42, 1)
+    _write(canvas, name, max(canvas.shape[1] - MARGIN - width, MARGIN + 380), 60, 0.42, DIM)
+
+
+def _draw_scale(canvas: Image, score: float, threshold: float, note: str) -> None:
+    """Draw what the colours mean, 0 to 1, with the threshold and the score on it where they are probabilities."""
+    top, left, length = canvas.shape[0] - 38, MARGIN + 170, 400
+    _write(canvas, "probability of a defect", MARGIN, top + 11, 0.42, DIM)
+    levels = np.ceil((np.arange(length) / length - TRANSPARENT_BELOW) * HEAT_LEVELS / (1 - TRANSPARENT_BELOW))
+    middle = GREYS // 2
+    bar = np.where(levels > 0, FIRST_HEAT + (levels - 1) * HEAT_GREYS + HEAT_GREYS // 2, middle)
+    canvas[top : top + 14, left : left + length] = bar.astype(np.uint8)
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = left + round(tick * length)
+        cv2.line(canvas, (x, top + 14), (x, top + 18), DIM, 1)
+        _write(canvas, f"{tick:g}", x - 4 * len(f"{tick:g}"), top + 31, 0.38, DIM)
+    for value, above in ((threshold, True), (score, False)):
+        if 0 <= value <= 1:
+            x = left + round(value * length)
+            if above:
+                cv2.line(canvas, (x, top - 4), (x, top + 17), WHITE, 2)
+                _write(canvas, "threshold", x - 30, top - 7, 0.38, WHITE)
+            else:
+                cv2.drawMarker(canvas, (x, top + 7), CYAN, cv2.MARKER_DIAMOND, 9, 2)
+    _write(canvas, note, canvas.shape[1] - MARGIN - 90, top + 11, 0.42, DIM)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if value <= 1 else f"{value:.6g}"
+
+
+def _write(canvas: Image, text: str, x: int, y: int, scale: float, grey: int) -> None:
+    cv2.putText(canvas, text, (x, y), FONT, scale, grey, 1, cv2.LINE_AA)
+
+
+def _make_palette() -> Image:
+    """Return (256, 3) red, green, blue."""
+    greys = np.repeat(np.linspace(0, 255, GREYS)[:, None], 3, axis=1)
+    stops = np.linspace(0, 1, len(HEAT_COLOURS))
+    at = np.linspace(0, 1, HEAT_LEVELS)
+    colours = np.stack([np.interp(at, stops, channel) for channel in zip(*HEAT_COLOURS, strict=True)], axis=1)
+    opacity = np.linspace(*HEAT_OPACITY, HEAT_LEVELS)[:, None, None]
+    below = np.linspace(0, 255, HEAT_GREYS)[None, :, None]
+    heat = (colours[:, None, :] * opacity + below * (1 - opacity)).reshape(-1, 3)
+    palette = np.concatenate([greys, INKS, heat])
+    return np.concatenate([palette, np.zeros((256 - len(palette), 3))]).round().astype(np.uint8)
+
+
+PALETTE = _make_palette()
+
+
+def encode_png(indices: Image, palette: Image) -> bytes:
+    """Encode (height, width) numbers of a (256, 3) palette; the same input gives the same bytes.
+
+    Source: the PNG specification, https://www.w3.org/TR/png/, sections 5 and 11.2. OpenCV writes no palettes.
+    """
+    height, width = indices.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0: none
+    rows[:, 1:] = indices
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    data = imagecodecs.deflate_encode(rows.tobytes(), level=1)
+    chunks = ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
