@@ -163,8 +163,8 @@ def _camera_folders(folders: Mapping[str, _Folder], config: Config) -> Iterator[
         if not done.writable:
             yield Problem(None, done.where, f"{done.real} cannot be written to or created", warning=True)
         if folder.exists and folder.ids and done.ids and folder.ids[0][0] != done.ids[0][0]:
-            message = f"{done.real} is on another file system than {folder.real}; moving there would not be one rename"
-            yield Problem(None, done.where, message)
+            message = f"{done.real} is on another file system than {folder.real}; moving copies every file"
+            yield Problem(None, done.where, message, warning=True)
 
 
 def _secret_files(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
