@@ -73,7 +73,7 @@ def write_heatmaps(
 
 
 def _free_bytes(folder: Path) -> int:
-    """What this process may still write; the part that is kept for root is not counted."""
+    """Return what this process may still write; the part that is kept for root is not counted."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 

@@ -32,10 +32,10 @@ FIRST_HEAT = GREYS + len(INKS)
 HEAT_LEVELS, HEAT_GREYS = 11, 16
 TRANSPARENT_BELOW = 0.1  # an untroubled heatmap is a few hundredths everywhere
 # Yellow to red: no blue in it, so that the cyan boxes stand out, and readable without telling red from green.
-HEAT_COLOURS = ((255, 237, 120), (254, 178, 60), (250, 100, 40), (225, 20, 30), (160, 0, 40))
-HEAT_OPACITY = (0.35, 0.75)  # of the lowest and the highest level
+HEAT_COLOURS = ((255, 240, 120), (255, 190, 50), (255, 130, 30), (250, 60, 30), (240, 0, 60))
+HEAT_OPACITY = (0.45, 0.85)  # of the lowest and the highest level
 
-MARGIN, HEADER, TITLE, FOOTER = 14, 66, 20, 58
+MARGIN, HEADER, TITLE, FOOTER = 14, 66, 20, 76
 LONG = 1.5  # panels longer than this many times their height are stacked
 MIN_PANEL_WIDTH = 720  # of all panels of a row together; smaller images are enlarged
 BOX_GAP = 4
@@ -52,9 +52,10 @@ def draw(
     panels.append(("reference 1", reference))
     turned = heatmap.shape[0] > heatmap.shape[1]
     shown = [(title, np.rot90(panel) if turned else panel) for title, panel in panels]
-    canvas = _lay_out(shown)
+    canvas, enlarged = _lay_out(shown)
     _write_header(canvas, scored, threshold, name, anomalous=anomalous)
-    _draw_scale(canvas, scored.score, threshold, "row 0 is left" if turned else "")
+    _draw_ticks(canvas, *(("row", heatmap.shape[0]) if turned else ("column", heatmap.shape[1])), enlarged)
+    _draw_scale(canvas, scored.score, threshold)
     return encode_png(canvas, PALETTE)
 
 
@@ -62,17 +63,18 @@ def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
     """Return target and reference 1 as numbers of greys, stretched alike so that they can be compared."""
     shown = pixels[:2]
     low, high = float(shown.min()), float(shown.max())
-    grey = (shown - np.float32(low)) * np.float32((GREYS - 1) / max(high - low, 1e-6))
-    return list(grey.astype(np.uint8))
+    factor = (GREYS - 1) / max(high - low, 1e-6)
+    # Multiplied first: a difference of two float32 may be too large for a float32.
+    grey = shown * np.float32(factor) - np.float32(low * factor)
+    return list(np.clip(grey, 0, GREYS - 1).astype(np.uint8))
 
 
 def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool) -> Image:
     """Lay the heatmap over the target; box the regions, and mark the peak if it is why the strip is anomalous."""
-    level = np.ceil((heatmap - np.float32(TRANSPARENT_BELOW)) * np.float32(HEAT_LEVELS / (1 - TRANSPARENT_BELOW)))
+    level = _heat_level(heatmap)
     hot = level > 0
     overlay = target.copy()
-    heated = FIRST_HEAT + (level[hot].astype(np.uint8) - 1) * HEAT_GREYS + target[hot] // (GREYS // HEAT_GREYS)
-    overlay[hot] = heated
+    overlay[hot] = FIRST_HEAT + (level[hot] - 1) * HEAT_GREYS + target[hot] // (GREYS // HEAT_GREYS)
     for region in scored.regions[:MAX_BOXES]:
         corner = (region.left - BOX_GAP, region.top - BOX_GAP)
         cv2.rectangle(overlay, corner, (region.right - 1 + BOX_GAP, region.bottom - 1 + BOX_GAP), CYAN, 1)
@@ -81,8 +83,15 @@ def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool
     return overlay
 
 
-def _lay_out(panels: list[tuple[str, Image]]) -> Image:
-    """Put the panels on a canvas with room for header and footer, each below its title."""
+def _heat_level(heat: Heatmap) -> Image:
+    """Return 0 where the heat is too low to be shown, else 1 to HEAT_LEVELS."""
+    level = np.ceil((heat - np.float32(TRANSPARENT_BELOW)) * np.float32(HEAT_LEVELS / (1 - TRANSPARENT_BELOW)))
+    shown: Image = np.clip(level, 0, HEAT_LEVELS).astype(np.uint8)
+    return shown
+
+
+def _lay_out(panels: list[tuple[str, Image]]) -> tuple[Image, int]:
+    """Return a canvas with the panels, each below its title, and how many times they are enlarged."""
     height, width = panels[0][1].shape
     stacked = width > LONG * height
     across = width if stacked else width * len(panels)
@@ -95,51 +104,69 @@ def _lay_out(panels: list[tuple[str, Image]]) -> Image:
         x, y = MARGIN + number * step_x, HEADER + number * step_y + TITLE
         _write(canvas, title, x, y - 6, 0.42, DIM)
         canvas[y : y + height, x : x + width] = panel.repeat(enlarged, 0).repeat(enlarged, 1)
-    return canvas
+    return canvas, enlarged
 
 
 def _write_header(canvas: Image, scored: Scored, threshold: float, name: str, *, anomalous: bool) -> None:
-    verdict, ink = ("ANOMALOUS", RED) if anomalous else ("OK", GREEN)
-    (width, _), _ = cv2.getTextSize(verdict, FONT, 0.8, 2)
-    cv2.rectangle(canvas, (MARGIN, 10), (MARGIN + width + 20, 42), ink, cv2.FILLED)
-    cv2.putText(canvas, verdict, (MARGIN + 10, 34), FONT, 0.8, WHITE, 2)
-    _write(canvas, f"score {_number(scored.score)}", MARGIN + width + 36, 34, 0.8, WHITE)
-    _write(canvas, f"threshold {_number(threshold)}", MARGIN + width + 236, 34, 0.6, DIM)
+    x = MARGIN + _write_badge(canvas, *(("ANOMALOUS", RED) if anomalous else ("OK", GREEN))) + 16
+    x += _write(canvas, f"score {_number(scored.score)}", x, 34, 0.8, WHITE) + 24
+    _write(canvas, f"threshold {_number(threshold)}", x, 34, 0.6, DIM)
     found = f"{scored.defect_count} region{'' if scored.defect_count == 1 else 's'}, {scored.anomaly_area_px} px"
-    _write(canvas, f"{found}, highest at row {scored.peak_row}, column {scored.peak_col}", MARGIN, 60, 0.42, DIM)
-    (width, _), _ = cv2.getTextSize(name, FONT, 0.42, 1)
-    _write(canvas, name, max(canvas.shape[1] - MARGIN - width, MARGIN + 380), 60, 0.42, DIM)
+    x = _write(canvas, f"{found}, highest at row {scored.peak_row}, column {scored.peak_col}", MARGIN, 60, 0.42, DIM)
+    _write(canvas, name, max(canvas.shape[1] - MARGIN - _width(name, 0.42), MARGIN + x + 24), 60, 0.42, DIM)
 
 
-def _draw_scale(canvas: Image, score: float, threshold: float, note: str) -> None:
+def _write_badge(canvas: Image, text: str, ink: int) -> int:
+    """Write white on ink, without mixing the two; return the width."""
+    (width, _), _ = cv2.getTextSize(text, FONT, 0.8, 2)
+    badge = np.zeros((32, width + 20), np.uint8)
+    cv2.putText(badge, text, (10, 24), FONT, 0.8, WHITE, 2)
+    canvas[10:42, MARGIN : MARGIN + badge.shape[1]] = np.where(badge > WHITE // 2, WHITE, ink)
+    return badge.shape[1]
+
+
+def _draw_ticks(canvas: Image, name: str, length: int, enlarged: int) -> None:
+    """Draw row or column numbers below the first panel, to find the regions of the JSON file."""
+    y = canvas.shape[0] - FOOTER
+    step = max(1, length // 500) * 100
+    for position in range(0, length, step):
+        x = MARGIN + position * enlarged
+        cv2.line(canvas, (x, y), (x, y + 4), DIM, 1)
+        _write(canvas, str(position) if position else f"{name} 0", x - 4 * (position > 0), y + 16, 0.38, DIM)
+
+
+def _draw_scale(canvas: Image, score: float, threshold: float) -> None:
     """Draw what the colours mean, 0 to 1, with the threshold and the score on it where they are probabilities."""
     top, left, length = canvas.shape[0] - 38, MARGIN + 170, 400
     _write(canvas, "probability of a defect", MARGIN, top + 11, 0.42, DIM)
-    levels = np.ceil((np.arange(length) / length - TRANSPARENT_BELOW) * HEAT_LEVELS / (1 - TRANSPARENT_BELOW))
-    middle = GREYS // 2
-    bar = np.where(levels > 0, FIRST_HEAT + (levels - 1) * HEAT_GREYS + HEAT_GREYS // 2, middle)
+    levels = _heat_level(np.arange(length, dtype=np.float32) / np.float32(length))
+    bar = np.where(levels > 0, FIRST_HEAT + (levels - 1) * HEAT_GREYS + HEAT_GREYS // 2, GREYS // 2)
     canvas[top : top + 14, left : left + length] = bar.astype(np.uint8)
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + round(tick * length)
         cv2.line(canvas, (x, top + 14), (x, top + 18), DIM, 1)
         _write(canvas, f"{tick:g}", x - 4 * len(f"{tick:g}"), top + 31, 0.38, DIM)
-    for value, above in ((threshold, True), (score, False)):
-        if 0 <= value <= 1:
-            x = left + round(value * length)
-            if above:
-                cv2.line(canvas, (x, top - 4), (x, top + 17), WHITE, 2)
-                _write(canvas, "threshold", x - 30, top - 7, 0.38, WHITE)
-            else:
-                cv2.drawMarker(canvas, (x, top + 7), CYAN, cv2.MARKER_DIAMOND, 9, 2)
-    _write(canvas, note, canvas.shape[1] - MARGIN - 90, top + 11, 0.42, DIM)
+    if 0 <= threshold <= 1:
+        x = left + round(threshold * length)
+        cv2.line(canvas, (x, top - 4), (x, top + 17), WHITE, 2)
+        _write(canvas, "threshold", x - 30, top - 7, 0.38, WHITE)
+    if 0 <= score <= 1:
+        cv2.drawMarker(canvas, (left + round(score * length), top + 7), CYAN, cv2.MARKER_DIAMOND, 9, 2)
 
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if value <= 1 else f"{value:.6g}"
 
 
-def _write(canvas: Image, text: str, x: int, y: int, scale: float, grey: int) -> None:
+def _write(canvas: Image, text: str, x: int, y: int, scale: float, grey: int) -> int:
+    """Write on black; return the width."""
     cv2.putText(canvas, text, (x, y), FONT, scale, grey, 1, cv2.LINE_AA)
+    return _width(text, scale)
+
+
+def _width(text: str, scale: float) -> int:
+    (width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
+    return width
 
 
 def _make_palette() -> Image:
@@ -167,7 +194,7 @@ def encode_png(indices: Image, palette: Image) -> bytes:
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0: none
     rows[:, 1:] = indices
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    data = imagecodecs.deflate_encode(rows.tobytes(), level=1)
+    data = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
     chunks = ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 
