@@ -550,6 +550,7 @@ def test_a_done_folder_on_another_file_system_is_a_warning(tmp_path: Path) -> No
     assert check(on_this_machine(tmp_path, cameras=[camera])) == [("cameras[0].done_folder", True)]
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_folders_without_rights_are_told_to_the_user_who_lacks_them(tmp_path: Path) -> None:
     """The service's user must write its state and heatmaps; what a camera's folder lacks may come later."""
