@@ -172,6 +172,7 @@ def _journey(desk: Desk, slot: str) -> ModelJourney:
     return desk.models[slot]
 
 
+CHANGING_COMMANDS = frozenset({"strips_retry", "models_activate", "models_rollback"})
 _HANDLERS: dict[str, Callable[..., dict[str, Any]]] = {
     "status": _status,
     "audit": _audit,

@@ -231,6 +231,10 @@ def _unreadable(error: OSError, path: str) -> Retry:
 # Names
 
 
+HEATMAP_SUFFIXES = (".tiff", ".png", ".json")
+"""Endings of everything that one judgement may leave below the heatmap folder."""
+
+
 def heatmap_stem(camera: str, mtime_ns: int, path: str, strip_id: str, revision: int) -> str:
     """Name the heatmaps of one judgement, relative to the heatmap folder and without the ending.
 

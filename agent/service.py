@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from agent import __version__, control, health, messages, sdnotify
-from agent.commands import Desk, handle
+from agent.commands import CHANGING_COMMANDS, Desk, handle
 from agent.errors import ExitCode, Fatal, Retry
 from agent.housekeeping import Housekeeping, run_step
 from agent.inbox import read_trusted_keys
@@ -44,6 +44,7 @@ HEALTH_EVERY_SECONDS = 60.0
 READY_WITHOUT_MODEL_SECONDS = 30.0
 DRAIN_MARGIN_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
+INTAKE_SECONDS = 2.0
 BUDGET_SECONDS = {"strips": 60.0, "publisher": 60.0, "models": 600.0, "housekeeping": 600.0, "control": 300.0}
 """How long each kind of loop may take for one round before the heart stops. A hung share stops its intake only."""
 
@@ -118,7 +119,8 @@ class Service:
         self.publisher.wake()
 
     def _command(self, request: dict[str, Any]) -> dict[str, Any]:
-        log.info("command %s", {key: value for key, value in request.items() if key != "strip_ids"})
+        if request.get("command") in CHANGING_COMMANDS:
+            log.warning("command %s", request)
         return handle(self.desk, request)
 
     def _ring(self) -> None:
@@ -239,9 +241,10 @@ class Service:
         sdnotify.stopping("finishing what is under way")
         log.info("stopping")
         deadline = time.monotonic() + self.config.inference.deadline_seconds + DRAIN_MARGIN_SECONDS
-        for thread in self._threads:
-            if not thread.name.startswith("intake-"):  # one may hang on a dead share for ever
-                self._join(thread, deadline)
+        for thread in self._threads:  # an intake may hang on a dead share for ever
+            self._join(
+                thread, min(deadline, time.monotonic() + INTAKE_SECONDS) if "intake-" in thread.name else deadline
+            )
         for slot, strips in self.strips.items():
             strips.stop_feeding()
             while strips.holds_strips and time.monotonic() < deadline:
@@ -250,8 +253,10 @@ class Service:
         for models in self.models.values():
             models.close()
         self.publisher.close("shutdown", FLUSH_SECONDS)
-        for intake in self.intakes.values():
-            intake.watcher.close()
+        alive = {thread.name for thread in self._threads if thread.is_alive()}
+        for name, intake in self.intakes.items():
+            if f"intake-{name}" not in alive:
+                intake.watcher.close()
         self.control.close()
         self.ledger.database.close()
         log.info("stopped")

@@ -131,11 +131,12 @@ class StripJourney:
             return True
         if answer is None:
             return False
-        strip = self._in_work.pop(answer.strip_id)
+        strip = self._in_work[answer.strip_id]
         self._feed(worker)  # it goes on while this answer is recorded
         self._lost_in_a_row.clear()
         self._judged(worker, answer)
         self._record(strip, answer, worker)
+        del self._in_work[strip.strip_id]
         return True
 
     def stop_feeding(self) -> None:

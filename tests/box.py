@@ -20,7 +20,7 @@ from agent import control
 if TYPE_CHECKING:
     from typing import Self
 
-    from broker import Broker, Subscriber
+    from broker import Subscriber
 
 ROOT = Path(__file__).parent.parent
 
@@ -181,4 +181,4 @@ def drop_file(source: Path, target: Path) -> float:
     return time.monotonic()
 
 
-__all__ = ["Box", "Broker", "drop_file", "results", "unique_results", "wait_for_results"]
+__all__ = ["Box", "drop_file", "results", "unique_results", "wait_for_results"]

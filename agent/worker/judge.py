@@ -65,7 +65,7 @@ class Judge:
         facts = self.model.facts
         pixels = read_strip(data, height=facts.height, width=facts.width)
         check_strip(pixels, self.checks)
-        strip, rescaled = to_model_input(pixels, self.checks, facts.input_scale)
+        strip, rescaled = to_model_input(pixels, self.checks, "gray8" if facts.input_scale == "gray8" else "unit")
         output, inference_ms = run(self.model, strip)
         heatmap = check_output(output, facts.height, facts.width)
         threshold = next(t for t in (job.threshold, facts.threshold, DEFAULT_THRESHOLD) if t is not None)
