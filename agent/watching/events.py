@@ -1,56 +1,37 @@
-"""File events of one folder, as hints. They may be lost, late, doubled or wrong: the scan is the truth."""
+"""File events of one folder, as hints. They may be lost, late, doubled or wrong: the scan is the truth.
+
+Straight on inotify(7), for reasons that docs/decisions/own-inotify.md gives.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import logging
+import os
+import select
+import struct
 import threading
 from typing import TYPE_CHECKING
 
-from watchdog.events import (
-    DirAttribEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileAttribEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyConstants,
-    InotifyEvent,
-    InotifyFD,
-    Mask,
-    WatchCallback,
-    WatchDescriptor,
-)
-
 if TYPE_CHECKING:
     import re
+    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
-# Without opened and closed-unwritten: our own reading would feed the queue.
-EVENTS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileClosedEvent,
-    FileModifiedEvent,
-    FileAttribEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-    DirAttribEvent,
-]
+# Flags of inotify(7)
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE = 0x40, 0x80, 0x100
+IN_Q_OVERFLOW, IN_IGNORED = 0x4000, 0x8000
+IN_ONLYDIR, IN_DONT_FOLLOW, IN_ISDIR = 0x0100_0000, 0x0200_0000, 0x4000_0000
+# Without opening and reading: our own would feed the queue.
+SOMETHING_CAME = IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_MODIFY | IN_ATTRIB
+MASK = SOMETHING_CAME | IN_MOVED_FROM | IN_ONLYDIR | IN_DONT_FOLLOW
+HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
+READ_BYTES = 64 * 1024
 MAX_HINTS = 10_000
-JOIN_SECONDS = 5.0
-
-# Closing an observer is not an error; watchdog logs one when its thread was about to read.
-logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: "thread is inactive" not in record.msg)
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Hints:
@@ -85,6 +66,10 @@ class Hints:
             self._everything = True
         self._bell.set()
 
+    def wake(self) -> None:
+        """Have the watcher look after its folder now."""
+        self._bell.set()
+
     def take(self) -> tuple[list[str], list[str], bool]:
         """Hand over (files, folders, whether everything must be looked at) and begin anew."""
         with self._lock:
@@ -96,82 +81,117 @@ class Hints:
 
 
 class FolderEvents:
-    """Feeds `hints` with what happens below `root` (absolute, without links) until `close`.
+    """Feeds `hints` with what happens in `root` (absolute, without links) and in the folders given to `watch`.
 
-    Raises OSError when the system has no watches or instances left (ENOSPC, EMFILE) or the folder is gone.
+    Raises OSError when the system has no instances or watches left (EMFILE, ENOSPC) or the folder is gone.
     """
 
     def __init__(self, root: str, pattern: re.Pattern[str], hints: Hints) -> None:
-        self._reader = _Reader(hints)
-        self._observer = BaseObserver(InotifyEmitter, inotify_fd=self._reader)
+        self._root = root
+        self._pattern = pattern
+        self._hints = hints
+        self._lock = threading.Lock()
+        self._folders: dict[int, str] = {}  # watch -> folder, relative to root
+        self._ended = False
+        self._inotify = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._reader.start()
-            self._observer.schedule(_Handler(root, pattern, hints), root, recursive=True, event_filter=EVENTS)
-            self._observer.start()
+            self._root_watch = _call("inotify_add_watch", self._inotify, os.fsencode(root), MASK)
+            self._stop = os.eventfd(0)
         except BaseException:
-            self.close()
+            os.close(self._inotify)
             raise
+        self._folders[self._root_watch] = ""
+        self._thread = threading.Thread(target=self._listen, name=f"events {root}", daemon=True)
+        self._thread.start()
 
     @property
     def healthy(self) -> bool:
-        """Whether every thread is alive and the file system is still mounted; if not, close it and make a new one."""
-        threads = [self._reader, self._observer, *self._observer.emitters]
-        return not self._reader.useless and all(thread.is_alive() for thread in threads)
+        """Whether it still listens to the root; if not, close it and make a new one."""
+        return not self._ended and self._thread.is_alive()
+
+    def watch(self, folder: str) -> bool:
+        """Listen to one more folder, before it is read; return False when the system allows no more of them.
+
+        A folder that is watched already keeps its watch and gets the path it has now.
+        """
+        try:
+            watch = _call("inotify_add_watch", self._inotify, os.fsencode(f"{self._root}/{folder}"), MASK)
+        except OSError as error:  # gone or not readable is for whoever reads the folder to say
+            return error.errno not in {errno.ENOSPC, errno.ENOMEM}
+        with self._lock:
+            self._folders[watch] = folder
+        return True
 
     def close(self) -> None:
-        """Stop all threads and give the watches back; never fails, whatever state watchdog's tables are in."""
-        for thread in (self._observer, self._reader):
-            try:
-                thread.stop()
-                if thread.is_alive():
-                    thread.join(JOIN_SECONDS)
-            except Exception:
-                logger.exception("File events did not end cleanly; they are not listened to any more")
+        """Stop listening and give everything back to the system."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        os.close(self._inotify)
+        os.close(self._stop)
 
+    def _listen(self) -> None:
+        """Turn events into hints until `close`, or until there is nothing to listen to any more."""
+        poll = select.poll()
+        poll.register(self._inotify, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        try:
+            while not self._ended and all(descriptor != self._stop for descriptor, _ in poll.poll()):
+                for watch, mask, name in _parse(os.read(self._inotify, READ_BYTES)):
+                    self._take(watch, mask, name)
+        except Exception:
+            logger.exception("File events of %r ended with an error; listening is begun anew", self._root)
+        self._ended = True
+        self._hints.wake()
 
-class _Reader(InotifyFD):
-    """Sees what watchdog keeps from its handlers: lost events, the end of a mount, and its own mistakes."""
-
-    def __init__(self, hints: Hints) -> None:
-        super().__init__()
-        self.useless = False
-        self._hints = hints
-
-    def handle_event(self, event: InotifyEvent) -> None:
-        """Note the special events, then let watchdog do its work; an exception would end the thread."""
-        if event.is_queue_overflow:
+    def _take(self, watch: int, mask: int, name: str) -> None:
+        if mask & IN_Q_OVERFLOW:
             self._hints.overflowed()
-        try:
-            super().handle_event(event)
-        except Exception:
-            logger.exception("watchdog stumbled over %r; listening is begun anew", event)
-            self.useless = True
-        if event.mask & InotifyConstants.IN_UNMOUNT:
-            self.useless = True
+            return
+        with self._lock:
+            folder = self._folders.pop(watch, None) if mask & IN_IGNORED else self._folders.get(watch)
+        if folder is None:  # not noted yet: whoever is adding this watch reads the folder next
+            return
+        if mask & IN_IGNORED:  # the folder was removed or unmounted
+            self._ended = self._ended or watch == self._root_watch
+            return
+        path = f"{folder}/{name}" if folder and name else folder or name
+        is_folder = bool(mask & IN_ISDIR)
+        if mask & IN_MOVED_FROM:
+            if is_folder:
+                self._forget_below(path)
+        elif is_folder or self._pattern.fullmatch(path):
+            self._hints.add(path, is_folder=is_folder)
 
-    def _add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
-        # watchdog warns when a folder is watched already, which is usual for new folders within new folders.
-        watch = self._get_or_create_watch(path, mask)
-        watch.callbacks[id_] = callback
-        return watch.wd
+    def _forget_below(self, path: str) -> None:
+        """Give back the watches of a folder that moved away; if it moved within the root, it is watched anew there."""
+        with self._lock:
+            gone = [watch for watch, folder in self._folders.items() if f"{folder}/".startswith(f"{path}/")]
+            for watch in gone:
+                del self._folders[watch]
+        for watch in gone:
+            try:
+                _call("inotify_rm_watch", self._inotify, watch)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # it was deleted meanwhile
+                    raise
 
 
-class _Handler(FileSystemEventHandler):
-    """Turns watchdog's events into hints; an exception here would silently end the observer's thread."""
+def _parse(events: bytes) -> Iterator[tuple[int, int, str]]:
+    """Yield (watch, mask, name) of what was read from inotify; the name is "" for the watched folder itself."""
+    offset = 0
+    while offset < len(events):
+        watch, mask, _, length = HEADER.unpack_from(events, offset)
+        offset += HEADER.size
+        yield watch, mask, os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
+        offset += length
 
-    def __init__(self, root: str, pattern: re.Pattern[str], hints: Hints) -> None:
-        self._prefix = root.rstrip("/") + "/"
-        self._pattern = pattern
-        self._hints = hints
 
-    def dispatch(self, event: FileSystemEvent) -> None:
-        """Hint at the path that exists after the event."""
-        try:
-            where = event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path
-            path = str(where).removeprefix(self._prefix)
-            if event.is_directory:
-                self._hints.add("" if path == self._prefix.rstrip("/") else path, is_folder=True)
-            elif self._pattern.fullmatch(path):
-                self._hints.add(path, is_folder=False)
-        except Exception:
-            logger.exception("A file event could not be understood: %r; the next scan finds its file", event)
+def _call(function: str, *arguments: int | bytes) -> int:
+    """Call one of libc's inotify functions; raises OSError."""
+    try:
+        result: int = getattr(LIBC, function)(*arguments)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, "this system has no inotify") from None
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result

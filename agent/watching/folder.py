@@ -67,10 +67,9 @@ class Folder:
         self._enter(identity)
         return True
 
-    def enter_anew(self) -> None:
-        """Make the next `check` subscribe to events again: folders below it have no watches yet."""
-        self._identity = None
-        self.next_check = -math.inf
+    def watch(self, folder: str) -> bool:
+        """Listen to a folder below the root, if there are events; False when the system allows no more of them."""
+        return self._events is None or self._events.watch(folder)
 
     def is_gone(self) -> bool:
         """Whether the folder went away since the last `check`; if so, the next one looks at once."""

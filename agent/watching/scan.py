@@ -9,6 +9,7 @@ from agent.records import FileIdentity, show_name
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable
     from os import _ScandirIterator
 
 Found = tuple[str, FileIdentity]
@@ -19,16 +20,20 @@ class Scan:
 
     Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed.
     A folder or file that cannot be read is counted in `errors` and the rest is read all the same.
+    `watch` is called for each folder before it is read, so that no file falls between; it returns False when the
+    folder could not be watched.
     """
 
-    def __init__(self, root: str, start: str, pattern: re.Pattern[str]) -> None:
+    def __init__(self, root: str, start: str, pattern: re.Pattern[str], watch: Callable[[str], bool]) -> None:
         self.start = start
         self.files_seen = 0
         self.failed = False  # not even `start` could be read
         self.errors = 0
         self.first_error = ""
+        self.unwatched = 0  # folders
         self._root = root
         self._pattern = pattern
+        self._watch = watch
         self._folders = [start]  # still to be read
         self._entries: _ScandirIterator[str] | None = None  # of the folder that is being read
         self._folder = start
@@ -65,6 +70,7 @@ class Scan:
         try:
             if self._entries is None:
                 self._folder = self._folders.pop()
+                self.unwatched += not self._watch(self._folder)
                 self._entries = os.scandir(f"{self._root}/{self._folder}")
             return next(self._entries)
         except StopIteration:

@@ -39,7 +39,7 @@ class WatchStatus:
     """What there is to know about the watching of one camera. Times are seconds on the monotonic clock."""
 
     state: str  # starting | events | polling | missing | unreadable | unreachable | closed
-    detail: str  # why it is not `events`
+    detail: str  # why it is not, or not wholly, `events`
     files_seen_last_scan: int
     last_scan_monotonic: float | None  # when the last full scan ended
     last_scan_seconds: float
@@ -87,11 +87,12 @@ class CameraWatcher:
         self._scan_began = NOW
         self._last_slice_at = NOW
         self._new_folders: dict[str, float] = {}  # path -> when to read it; NOW the first time
-        self._was_unreadable = False
         # The first scan of this run and the backlog rule
-        self._rule = camera.backlog if first_scan_ever else "all"
-        self._cutoff = BacklogCutoff(0) if self._rule == "none" else None
-        self._counting: BacklogCutoff | None = None  # with a number, a pass before the first scan finds the newest
+        # With a rule that skips, a pass before the first scan finds the newest and subscribes to every folder.
+        rule = camera.backlog if first_scan_ever else "all"
+        self._newest = {"all": None, "none": 0}[rule] if isinstance(rule, str) else rule
+        self._cutoff: BacklogCutoff | None = None
+        self._counting: BacklogCutoff | None = None
         self._first_scan_read = False
         self._first_scan_done = False
         self._arrived_meanwhile: set[str] = set()
@@ -100,6 +101,7 @@ class CameraWatcher:
         self._progress_at = clock()
         self._last_scan: tuple[int, float, float, int, str] | None = None  # files, ended, seconds, errors, first error
         self._found_without_event = 0
+        self._unwatched = 0
 
     def wait(self, timeout_seconds: float) -> None:
         """Return when `step` has something to do, at the latest after `timeout_seconds`."""
@@ -145,6 +147,8 @@ class CameraWatcher:
         silent_seconds = (self._clock() if now is None else now) - self._progress_at
         if self._stepping and silent_seconds > UNREACHABLE_INTERVALS * self._camera.rescan_seconds:
             state, detail = "unreachable", f"reading the folder has not come back for {silent_seconds:.0f} s"
+        if state == "events" and self._unwatched:
+            detail = f"{self._unwatched} folders have no file events: raise fs.inotify.max_user_watches"
         files, ended, seconds, errors, first_error = self._last_scan or (0, None, 0.0, 0, "")
         return WatchStatus(
             state=state,
@@ -198,8 +202,6 @@ class CameraWatcher:
         if everything or "" in self._new_folders or len(self._new_folders) > MAX_NEW_FOLDERS:
             self._new_folders.clear()
             self._scan_wanted = True
-        if folders and self._was_unreadable:  # perhaps they can be read again
-            self._scan_wanted = True
 
     def _look(self, path: str, *, hinted: bool = False) -> SettledFile | None:
         """Look at one file; return it if that settled it."""
@@ -249,13 +251,13 @@ class CameraWatcher:
         if self._folder_scan is None and not self._unasked:
             folder = next((path for path, due in self._new_folders.items() if due <= now), None)
             if folder is not None:
-                self._folder_scan = Scan(self._folder.root, folder, self._pattern)
+                self._folder_scan = Scan(self._folder.root, folder, self._pattern, self._folder.watch)
         if self._folder_scan is None and self._full_scan is None and now >= self._full_scan_due():
-            self._full_scan = Scan(self._folder.root, "", self._pattern)
+            self._full_scan = Scan(self._folder.root, "", self._pattern, self._folder.watch)
             self._scan_wanted = False
             self._scan_began = now
-            if isinstance(self._rule, int) and self._cutoff is None:
-                self._counting = BacklogCutoff(self._rule)
+            if self._newest is not None and self._cutoff is None:
+                self._counting = BacklogCutoff(self._newest)
         return self._folder_scan or self._full_scan
 
     def _full_scan_due(self) -> float:
@@ -283,7 +285,6 @@ class CameraWatcher:
         now = self._clock()
         if scan is self._folder_scan:
             self._folder_scan = None
-            self._was_unreadable = self._was_unreadable or scan.errors > 0
             if self._new_folders.pop(scan.start, NOW) == NOW:
                 self._new_folders[scan.start] = now + FOLDER_REREAD_SECONDS
             return
@@ -301,9 +302,7 @@ class CameraWatcher:
         elif not self._first_scan_read:
             self._first_scan_read = True
             self._arrived_meanwhile.clear()
-        if self._was_unreadable and not scan.errors:
-            self._folder.enter_anew()
-        self._was_unreadable = scan.errors > 0
+        self._unwatched = scan.unwatched
         self._counting = None
 
     def _drop_scans(self) -> None:
