@@ -14,6 +14,7 @@ import logging
 import math
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -47,6 +48,7 @@ MAX_PADDING = 16  # a page's tiles may declare this many times the page's pixels
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _PALETTE = 3
 _PREDICTORS = (1, 2, 3)
+_DEFLATE = (8, 32946, 50013)
 _INFLATED_TOO_FAR = ("INSUFFICIENT_SPACE", "OUTPUT_TOO_SMALL", "buffer is too small")  # Deflate, PackBits, Zstandard
 
 # The strip's own error says it all; tifffile would log a line for each odd tag.
@@ -61,8 +63,8 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
     stays within a few times that of a strip of 4 channels whatever the file says.
 
     Raises Reject(NOT_A_TIFF, UNSUPPORTED_CODEC, UNSUPPORTED_DTYPE, WRONG_SHAPE, TOO_LARGE, DECOMPRESSION_BOMB) for what
-    no waiting will change, and Retry(EMPTY_FILE, INCOMPLETE, DAMAGED_TIFF) for what a file may show while it is still
-    being written.
+    no waiting will change, and Retry(EMPTY_FILE, INCOMPLETE, DAMAGED_TIFF, DECOMPRESSION_BOMB, NO_MEMORY) for what a
+    file may show while it is still being written.
     """
     _check_directories(data)
     options: dict[str, Any] = {"_multifile": False, **{f"is_{flavour}": False for flavour in tifffile.TIFF.FILE_FLAGS}}
@@ -75,15 +77,13 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
             pages = _channel_pages(pages, height, width)
             for page in pages:
                 _check_segments(page, data)
-            arrays = [page.asarray(maxworkers=1) for page in pages]
+            arrays = [_decode(page, data) for page in pages]
     except AgentError:
         raise
     except MemoryError as error:
         raise Retry(Reason.NO_MEMORY, "no memory to decode the strip", Blame.BOX) from error
     except Exception as error:
         # tifffile and its codecs raise a dozen kinds; all of them mean that this file cannot be decoded as it is.
-        if any(sign in str(error) for sign in _INFLATED_TOO_FAR):
-            raise Reject(Reason.DECOMPRESSION_BOMB, f"holds more data than its tags declare ({error})") from error
         raise _damaged(f"cannot be decoded: {error}") from error
     return _channels_first(arrays, height, width)
 
@@ -273,6 +273,30 @@ def _check_png(page: Any, data: bytes, start: int) -> None:
 
 
 # Pixels
+
+
+def _decode(page: Any, data: bytes) -> Pixels:
+    """Decode a page whose tags are proven; codecs are given no more room than the tags declare."""
+    try:
+        pixels: Pixels = page.asarray(maxworkers=1)
+    except Exception as error:
+        too_far = any(sign in str(error) for sign in _INFLATED_TOO_FAR)
+        if too_far and not (page.compression in _DEFLATE and _is_damaged_deflate(page, data)):
+            # Half-written data could still look like this, so it is waited for; the codec stopped in time.
+            detail = f"holds more data than its tags declare ({error})"
+            raise Retry(Reason.DECOMPRESSION_BOMB, detail, Blame.FILE) from error
+        raise
+    return pixels
+
+
+def _is_damaged_deflate(page: Any, data: bytes) -> bool:
+    """Tell damage from deceit: the fast decoder says "no room" when it stumbles over damaged data, zlib does not."""
+    try:
+        for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            zlib.decompressobj().decompress(data[start : start + size], 2 * page.nbytes)
+    except zlib.error:
+        return True
+    return False
 
 
 def _imagej_stack(pages: list[Any], data: bytes, order: str, height: int, width: int) -> Pixels | None:
