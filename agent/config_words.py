@@ -86,9 +86,9 @@ def allowed(schema: Schema) -> str:
 
 
 def _range(schema: Schema) -> str:
-    low = f" from {schema['minimum']:g}" if "minimum" in schema else ""
-    low = f" above {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else low
-    return low + (f" {'to' if low else 'up to'} {schema['maximum']:g}" if "maximum" in schema else "")
+    low = f" from {schema['minimum']:.12g}" if "minimum" in schema else ""
+    low = f" above {schema['exclusiveMinimum']:.12g}" if "exclusiveMinimum" in schema else low
+    return low + (f" {'to' if low else 'up to'} {schema['maximum']:.12g}" if "maximum" in schema else "")
 
 
 def found(value: Any, schema: Schema) -> str:

@@ -681,3 +681,10 @@ def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
         for key in path:
             assert key in value or isinstance(key, int), path
             value = value[key]
+
+
+def test_the_pages_that_are_made_from_the_source_are_up_to_date() -> None:
+    """docs/configuration.md says what the models say."""
+    script = Path(__file__).parents[1] / "tools" / "make_docs.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
