@@ -1,18 +1,19 @@
 """A real broker for tests, and a subscriber that keeps everything.
 
 `Broker` is a mosquitto child process on a free port of the loopback interface. Where mosquitto is not installed it is
-amqtt in a thread (MQTT 3.1.1 only, no access lists); `Broker.kind` says which one it is, and `describe()` prints it.
+amqtt (MQTT 3.1.1 only, no access lists, forgets everything), a child process too because it leaves sockets open;
+`Broker.kind` says which one it is, and `describe()` puts it into a sentence.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 if TYPE_CHECKING:
@@ -27,14 +30,43 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-KIND: Literal["mosquitto", "amqtt"] = "mosquitto" if MOSQUITTO else "amqtt"
+
+def _find_mosquitto() -> str | None:
+    if os.environ.get("TEST_BROKER") == "amqtt":  # to see what a machine without mosquitto sees
+        return None
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+MOSQUITTO = _find_mosquitto()
+Kind = Literal["mosquitto", "amqtt"]
+KIND: Kind = "mosquitto" if MOSQUITTO else "amqtt"
 _DEADLINE_SECONDS = 10.0
+
+_AMQTT_PROGRAM = """
+import asyncio, signal, sys
+from amqtt.broker import Broker
+
+async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    broker = Broker({
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{sys.argv[1]}"}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    })
+    await broker.start()
+    await stop.wait()
+    await broker.shutdown()
+
+asyncio.run(main())
+"""
+
+ANYBODY = "allow_anonymous true\nmax_queued_messages 0"
+PERSISTENT = f"{ANYBODY}\npersistence true\nautosave_on_changes true\nautosave_interval 1"
 
 
 def describe() -> str:
     """Say which broker the tests use."""
-    return "broker of the tests: " + (MOSQUITTO or "amqtt in a thread (mosquitto is not installed)")
+    return "broker of the tests: " + (MOSQUITTO or "amqtt, because mosquitto is not installed")
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = _DEADLINE_SECONDS) -> None:
@@ -56,16 +88,15 @@ def free_port() -> int:
 class Broker:
     """Starts at once; `stop`, `kill` and `start` again as often as you like, always on the same port."""
 
-    kind = KIND
-
-    def __init__(self, folder: Path, config: str = "allow_anonymous true", *, start: bool = True) -> None:
+    def __init__(self, folder: Path, config: str = ANYBODY, *, start: bool = True, kind: Kind = KIND) -> None:
         """`config` is mosquitto's, without the listener; amqtt ignores it. `folder` gets the files."""
+        self.kind: Kind = kind
         self.host = "127.0.0.1"
         self.port = free_port()
         self._folder = folder
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
-        self._amqtt: _AmqttThread | None = None
+        self._log_file = folder / "broker.log"
         if start:
             self.start()
 
@@ -77,26 +108,23 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
-        if MOSQUITTO:
-            file = self._folder / "mosquitto.conf"
-            # As root, mosquitto would change to a user that cannot read a test's folder.
-            user = "user root\n" if os.geteuid() == 0 else ""
-            file.write_text(f"listener {self.port} 127.0.0.1\n{user}{self._config}\n")
-            with (self._folder / "mosquitto.log").open("ab") as output:
-                self._process = subprocess.Popen([MOSQUITTO, "-c", str(file)], stdout=output, stderr=output)
+        if self.kind == "mosquitto":
+            self._write_config()
+            command = [str(MOSQUITTO), "-c", str(self._folder / "mosquitto.conf")]
         else:
-            self._amqtt = _AmqttThread(self.port)
-        wait_for(self._accepts, f"the broker accepts connections (see {self._folder}/mosquitto.log)")
+            command = [sys.executable, "-c", _AMQTT_PROGRAM, str(self.port)]
+        with self._log_file.open("ab") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
+        wait_for(self._accepts, f"the broker accepts connections (see {self._log_file})")
 
     def reload(self, config: str) -> None:
         """Give mosquitto a new configuration (access lists, users) without a restart."""
         self._config = config
-        user = "user root\n" if os.geteuid() == 0 else ""
-        (self._folder / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\n{user}{config}\n")
+        self._write_config()
         self.signal(signal.SIGHUP)
 
     def signal(self, number: int) -> None:
-        """Send a signal to mosquitto."""
+        """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -115,8 +143,16 @@ class Broker:
 
     @property
     def log(self) -> str:
-        """What mosquitto has written so far."""
-        return (self._folder / "mosquitto.log").read_text(errors="replace")
+        """What it has written so far."""
+        return self._log_file.read_text(errors="replace")
+
+    def _write_config(self) -> None:
+        lines = [f"listener {self.port} 127.0.0.1", self._config]
+        if os.geteuid() == 0:  # mosquitto would change to a user that cannot read a test's folder
+            lines.append("user root")
+        if "persistence true" in self._config:
+            lines.append(f"persistence_location {self._folder}/")
+        (self._folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
 
     def _end(self, number: int) -> None:
         if self._process is not None:
@@ -125,51 +161,13 @@ class Broker:
                 self._process.send_signal(signal.SIGCONT)
             self._process.wait(_DEADLINE_SECONDS)
             self._process = None
-        if self._amqtt is not None:
-            self._amqtt.stop()
-            self._amqtt = None
 
     def _accepts(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            raise AssertionError(f"mosquitto ended at once: {self.log}")
+            raise AssertionError(f"{self.kind} ended at once: {self.log}")
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0):
             return True
         return False
-
-
-class _AmqttThread:
-    """amqtt with its own event loop."""
-
-    def __init__(self, port: int) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._broker: Any = None
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(port,), name="amqtt", daemon=True)
-        self._thread.start()
-        assert self._started.wait(_DEADLINE_SECONDS), "amqtt did not start"
-
-    def _run(self, port: int) -> None:
-        from amqtt.broker import Broker as AmqttBroker  # noqa: PLC0415 - an extra that is not always there
-
-        asyncio.set_event_loop(self._loop)
-        config = {
-            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
-            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-        }
-
-        async def start() -> None:
-            self._broker = AmqttBroker(config)
-            await self._broker.start()
-
-        self._loop.run_until_complete(start())
-        self._started.set()
-        self._loop.run_forever()
-        self._loop.close()
-
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._broker.shutdown(), self._loop).result(_DEADLINE_SECONDS)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_DEADLINE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +186,19 @@ class Subscriber:
     """Keeps every message of a topic filter, in the order of arrival, across restarts of the broker."""
 
     def __init__(
-        self, port: int, topic_filter: str = "#", *, protocol: Literal["5", "3.1.1"] | None = None, **login: str
+        self,
+        port: int,
+        topic_filter: str = "#",
+        *,
+        protocol: Literal["5", "3.1.1"] | None = None,
+        keep_session: bool = False,
+        **login: str,
     ) -> None:
-        """Subscribe with QoS 1 and wait until that is granted. `login`: username and password."""
+        """Subscribe with QoS 1 and wait until that is granted. `login`: username and password.
+
+        `keep_session` asks the broker to keep what it has for this subscriber across disconnections; across a restart
+        of the broker it does so only with `persistence true` (PERSISTENT).
+        """
         protocol = protocol or ("5" if KIND == "mosquitto" else "3.1.1")
         self._filter = topic_filter
         self._lock = threading.Lock()
@@ -201,6 +209,7 @@ class Subscriber:
             CallbackAPIVersion.VERSION2,
             client_id=f"subscriber-{id(self)}",
             protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
+            clean_session=None if self._v5 else not keep_session,
         )
         if login:
             self._client.username_pw_set(login["username"], login["password"])
@@ -208,7 +217,12 @@ class Subscriber:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
-        self._client.connect("127.0.0.1", port, keepalive=60)
+        if self._v5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's annotation is missing
+            properties.SessionExpiryInterval = 3600 if keep_session else 0
+            self._client.connect("127.0.0.1", port, keepalive=60, clean_start=not keep_session, properties=properties)
+        else:
+            self._client.connect("127.0.0.1", port, keepalive=60)
         self._client.loop_start()
         assert self._subscribed.wait(_DEADLINE_SECONDS), "not subscribed"
 

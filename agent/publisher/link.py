@@ -19,7 +19,7 @@ _LONGEST_BACKOFF_SECONDS = 15.0
 _TAKEN_OVER_BACKOFF_SECONDS = 5.0  # two boxes with one name must not throw each other out many times a second
 _STABLE_SECONDS = 30.0  # a connection that lived this long was a good one
 _SHORT_LIVES_THAT_ALARM = 3
-_CLOSES_THAT_MEAN_OLD_BROKER = 3
+_SILENCES_THAT_MEAN_OLD_BROKER = 3
 _FALLBACK_SECONDS = 3600.0  # then MQTT 5 is tried again: brokers get updated
 _CONNECT_SECONDS = 120.0  # DNS, TCP and TLS have shorter limits of their own; this is for a resolver that hangs
 _ABANDONED_LIMIT = 8  # threads of hung connection attempts that may pile up
@@ -51,14 +51,16 @@ class Link:
         self._answer_seconds = answer_seconds
         self._connection: mqtt.Connection | None = None
         self._abandoned: list[mqtt.Connection] = []
-        self._online = False
-        self._deadline = 0.0  # for the answer to CONNECT
+        self._opened = False  # the other side took the TCP connection
+        self._online = False  # and the broker took ours
+        self._deadline = 0.0  # for the next of these two
         self._connected_at = 0.0
         self._lost_at: float | None = None
         self._retry_at = 0.0
         self._failures = 0  # attempts in a row that led to no stable connection
         self._short_lives = 0  # connections in a row that ended early
-        self._closes = 0  # in a row, without an answer to CONNECT over MQTT 5
+        self._silences = 0  # in a row: CONNECT of MQTT 5 was not answered
+        self._knows_mqtt_5 = False
         self._fallback_until = float("-inf")
         self._login_refused = False
         self._taken_over_until = float("-inf")
@@ -97,6 +99,7 @@ class Link:
         events: list[mqtt.Event] = []
         for event in self._connection.take_events():
             if isinstance(event, mqtt.Opened):
+                self._opened = True
                 self._deadline = now + self._answer_seconds
             elif isinstance(event, mqtt.Connected):
                 self._connected(now)
@@ -107,12 +110,19 @@ class Link:
         if not alive:
             return [*events, self._ended(mqtt.Ended(self._online, None, "the network thread is gone"), now)]
         if not self._online and now >= self._deadline:
-            return [*events, self.drop("no answer to CONNECT", now)]
+            waited = self._answer_seconds if self._opened else _CONNECT_SECONDS
+            return [*events, self.drop(f"waited {waited:.1f} s", now)]
         return events
+
+    def taken_over(self, now: float) -> None:
+        """Raise the alarm that another agent of this name is about."""
+        if now >= self._taken_over_until:
+            log.error("Another agent uses the name of this one; two boxes must not have the same agent.name")
+        self._taken_over_until = now + _ALARM_SECONDS
 
     def drop(self, why: str, now: float) -> mqtt.Ended:
         """End the connection without a goodbye, because it does not do what it should."""
-        return self._ended(mqtt.Ended(reached=self._online, code=None, text=why), now)
+        return self._ended(mqtt.Ended(reached=self._opened, code=None, text=why), now)
 
     def close(self, timeout_seconds: float) -> None:
         """Say goodbye, if there is a connection; there will be no other."""
@@ -134,6 +144,7 @@ class Link:
         except (OSError, RuntimeError, MemoryError) as error:  # no thread, no descriptor, no memory
             self._fail(f"{type(error).__name__}: {error}", now)
             return
+        self._opened = False
         self._deadline = now + _CONNECT_SECONDS
 
     def _protocol(self, now: float) -> mqtt.ProtocolName:
@@ -144,9 +155,11 @@ class Link:
     def _connected(self, now: float) -> None:
         self._online, self._connected_at = True, now
         self._lost_at = None
-        self._closes = 0
+        self._silences = 0
         self._login_refused = False
-        log.info("Connected to %s over MQTT %s", self._where, self._connection and self._connection.protocol)
+        protocol = "" if self._connection is None else self._connection.protocol
+        self._knows_mqtt_5 = protocol == "5"
+        log.info("Connected to %s over MQTT %s", self._where, protocol)
 
     def _ended(self, end: mqtt.Ended, now: float) -> mqtt.Ended:
         if self._connection is not None:
@@ -168,23 +181,24 @@ class Link:
             self._short_lives += 1
         self._fail(f"connection lost: {end.text}", now)
         if end.code == mqtt.SESSION_TAKEN_OVER:
-            self._taken_over_until = now + _ALARM_SECONDS
+            self.taken_over(now)
             self._retry_at = max(self._retry_at, now + _TAKEN_OVER_BACKOFF_SECONDS)
 
     def _refused(self, end: mqtt.Ended, protocol: mqtt.ProtocolName, now: float) -> None:
         no_answer = end.reached and end.code is None
         self._login_refused = end.code in _LOGIN_REFUSED
-        self._fail(f"closed without an answer ({end.text})" if no_answer else end.text, now)
+        self._fail(f"no answer to CONNECT: {end.text}" if no_answer else end.text, now)
         if self._settings.protocol != "auto":
             return
         if protocol == "3.1.1":
             if no_answer or end.code == mqtt.UNSUPPORTED_PROTOCOL:
                 self._fallback_until = float("-inf")
             return
-        self._closes = self._closes + 1 if no_answer else self._closes
-        if end.code == mqtt.UNSUPPORTED_PROTOCOL or self._closes >= _CLOSES_THAT_MEAN_OLD_BROKER:
+        # A broker that knew MQTT 5 before is out of order, not old.
+        self._silences += no_answer and not self._knows_mqtt_5
+        if end.code == mqtt.UNSUPPORTED_PROTOCOL or self._silences >= _SILENCES_THAT_MEAN_OLD_BROKER:
             log.warning("%s does not seem to know MQTT 5; trying MQTT 3.1.1", self._where)
-            self._closes = 0
+            self._silences = 0
             self._fallback_until = now + _FALLBACK_SECONDS
             self._retry_at = now
 

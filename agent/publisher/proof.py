@@ -18,8 +18,10 @@ _REMEMBERED = 64  # more than a window: an answer may come late, but not that la
 class Proof:
     """What has come back on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, subscribed: str) -> None:
+        """Begin with a new connection; `subscribed` is a topic that it is subscribed to for other reasons."""
         self._connection = connection
+        self._subscribed = subscribed
         self._waiting: dict[str, deque[bytes]] = {}
         self._proven: set[str] = set()
 
@@ -34,7 +36,8 @@ class Proof:
             return
         if topic not in self._waiting:
             self._waiting[topic] = deque(maxlen=_REMEMBERED)
-            self._connection.subscribe(topic)
+            if topic != self._subscribed:
+                self._connection.subscribe(topic)
         self._waiting[topic].append(payload)
 
     def received(self, topic: str, payload: bytes) -> None:
@@ -42,4 +45,5 @@ class Proof:
         if payload in self._waiting.get(topic, ()):
             del self._waiting[topic]
             self._proven.add(topic)
-            self._connection.unsubscribe(topic)
+            if topic != self._subscribed:
+                self._connection.unsubscribe(topic)

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
 from agent import __version__, messages, mqtt
 from agent.publisher.holds import Holds
 from agent.publisher.link import Link
@@ -89,6 +91,8 @@ class Publisher:
         """
         self._agent = config.agent.name
         self._base = config.base_topic
+        self._agent_topic = f"{self._base}/{messages.STATE_AGENT}"
+        self._born = False  # our own birth has reached a broker; a foreign state after that is of another agent
         self._clock = clock
         self._wall_ms = wall_ms
         self._stall_seconds = stall_seconds or _STALL_KEEPALIVES * config.mqtt.keepalive_seconds
@@ -200,17 +204,35 @@ class Publisher:
             case mqtt.Acked():
                 self._answered(event, now)
             case mqtt.Received():
-                if self._proof is not None:
-                    self._proof.received(event.topic, event.payload)
-                if self._on_message is not None:
-                    self._on_message(event.topic, event.payload, event.retain)
+                self._received(event, now)
             case mqtt.Ended():
                 self._end(event)
+
+    def _received(self, message: mqtt.Received, now: float) -> None:
+        if self._proof is not None:
+            self._proof.received(message.topic, message.payload)
+        if message.topic == self._agent_topic:
+            if self._born and self._is_foreign(message.payload):
+                self._link.taken_over(now)
+        elif self._on_message is not None:
+            self._on_message(message.topic, message.payload, message.retain)
+
+    def _is_foreign(self, payload: bytes) -> bool:
+        """Tell whether this state is of another process. Not every broker says that it gave our place to another."""
+        try:
+            state = messages.AgentState.model_validate_json(payload)
+        except ValidationError:
+            return False
+        return state.started_ts != messages.utc_text(self._started_ms)
 
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
         connection = self._link.connection
-        self._proof = Proof(connection) if connection is not None and connection.protocol == "3.1.1" else None
+        self._proof = None
+        if connection is not None:
+            connection.subscribe(self._agent_topic)
+            if connection.protocol == "3.1.1":
+                self._proof = Proof(connection, self._agent_topic)
         self._receive_maximum = connected.receive_maximum
         self._progress_at = self._unverified_since = now
         self._answers = self._outbox_answers = 0
@@ -250,6 +272,7 @@ class Publisher:
         never = ack.code in _PARKED_AT_ONCE
         if never:
             log.error("The broker will never take %s: %s", topic, ack.text)
+        self._born = self._born or (topic == messages.STATE_AGENT and ack.code < mqtt.FAILURE)
         if ack.code < mqtt.FAILURE or never:
             self._holds.accept(topic)
         else:
@@ -337,7 +360,7 @@ class Publisher:
 
     def _will(self) -> mqtt.Will:
         payload = self._agent_state(online=False, reason="connection_lost")
-        return mqtt.Will(f"{self._base}/{messages.STATE_AGENT}", payload, messages.schema_name(payload))
+        return mqtt.Will(self._agent_topic, payload, messages.schema_name(payload))
 
     def _agent_state(self, *, online: bool, reason: str) -> bytes:
         now_ms = self._wall_ms()
