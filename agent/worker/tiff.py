@@ -1,6 +1,6 @@
 """Bytes of a TIFF file in, pixels of a strip out; nothing is decoded before the tags have proved harmless.
 
-The file is hostile until checked. `_check_directories` walks the raw directories, so that tifffile only ever sees
+The file is hostile until checked. `tiff_structure.py` walks the raw directories, so that tifffile only ever sees
 small tags that lie inside the file; `_channel_pages` then compares what the tags declare with the strip that is
 expected, and only what is exactly that is decoded.
 
@@ -15,7 +15,6 @@ import math
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 import tifffile
 
 from agent.errors import AgentError, Blame, Reason, Reject, Retry
+from agent.worker.tiff_structure import MAX_PAGES, check_directories, damaged, incomplete
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -41,11 +41,7 @@ LOSSLESS = {
 }
 DTYPES = ("float32", "uint8", "uint16")
 CHANNELS = (3, 4)
-MAX_PAGES = 8  # four channels and some thumbnails
-MAX_TAGS = 1000  # of one page
-MAX_TAG_BYTES = 4 << 20  # of one page; a longer colour profile or microscope's log is no strip's
 MAX_PADDING = 16  # a page's tiles may declare this many times the page's pixels: 1024 x 1024 tiles of a strip need 6
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _PALETTE = 3
 _PREDICTORS = (1, 2, 3)
 _DEFLATE = (8, 32946, 50013)
@@ -66,7 +62,7 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
     no waiting will change, and Retry(EMPTY_FILE, INCOMPLETE, DAMAGED_TIFF, DECOMPRESSION_BOMB, NO_MEMORY) for what a
     file may show while it is still being written.
     """
-    _check_directories(data)
+    check_directories(data)
     options: dict[str, Any] = {"_multifile": False, **{f"is_{flavour}": False for flavour in tifffile.TIFF.FILE_FLAGS}}
     try:
         with tifffile.TiffFile(BytesIO(data), **options) as file:
@@ -84,99 +80,8 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
         raise Retry(Reason.NO_MEMORY, "no memory to decode the strip", Blame.BOX) from error
     except Exception as error:
         # tifffile and its codecs raise a dozen kinds; all of them mean that this file cannot be decoded as it is.
-        raise _damaged(f"cannot be decoded: {error}") from error
+        raise damaged(f"cannot be decoded: {error}") from error
     return _channels_first(arrays, height, width)
-
-
-def _incomplete(detail: str) -> Retry:
-    return Retry(Reason.INCOMPLETE, detail, Blame.FILE)
-
-
-def _damaged(detail: str) -> Retry:
-    return Retry(Reason.DAMAGED_TIFF, detail[:300], Blame.FILE)
-
-
-# The raw structure
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """How a file's directories are laid out: classic TIFF or BigTIFF, either byte order."""
-
-    order: str
-    big: bool
-
-    def number(self, data: bytes, offset: int, kind: str) -> int:
-        """Read one unsigned number; what lies beyond the end of the file is not written yet."""
-        size = struct.calcsize(kind)
-        if offset + size > len(data):
-            raise _incomplete(f"ends at byte {len(data)}, inside a directory")
-        value: int = struct.unpack_from(self.order + kind, data, offset)[0]
-        return value
-
-
-def _check_directories(data: bytes) -> None:
-    """Walk the chain of directories without reading a value; see that all is small and inside the file."""
-    layout, offset = _header(data)
-    seen: set[int] = set()
-    while offset:
-        if offset >= len(data):
-            raise _incomplete(f"a directory is expected at byte {offset}, the file ends at {len(data)}")
-        if offset in seen:
-            raise _damaged("the chain of directories runs in a circle")
-        seen.add(offset)
-        if len(seen) > MAX_PAGES:
-            raise Reject(Reason.WRONG_SHAPE, f"more than {MAX_PAGES} pages; a strip has 1, 3 or 4")
-        offset = _check_directory(data, layout, offset)
-
-
-def _header(data: bytes) -> tuple[_Format, int]:
-    """Return the layout and the offset of the first directory."""
-    if not data:
-        raise Retry(Reason.EMPTY_FILE, "the file has no bytes", Blame.FILE)
-    formats = {
-        b"II*\0": _Format("<", big=False),
-        b"MM\0*": _Format(">", big=False),
-        b"II+\0": _Format("<", big=True),
-        b"MM\0+": _Format(">", big=True),
-    }
-    if not any(data[:16]):
-        raise _incomplete("begins with zeros: space was reserved, nothing was written")
-    layout = formats.get(data[:4])
-    if layout is None:
-        if any(len(data) < len(magic) and magic.startswith(data) for magic in formats):
-            raise _incomplete(f"has only {len(data)} bytes")
-        raise Reject(Reason.NOT_A_TIFF, f"begins with {data[:8]!r}; a TIFF begins with II or MM and 42 or 43")
-    if layout.big and (layout.number(data, 4, "H"), layout.number(data, 6, "H")) != (8, 0):
-        raise _damaged("a BigTIFF whose offsets are not 8 bytes")
-    first = layout.number(data, 8, "Q") if layout.big else layout.number(data, 4, "I")
-    if first == 0:
-        raise _incomplete("has no directory yet")
-    return layout, first
-
-
-def _check_directory(data: bytes, layout: _Format, offset: int) -> int:
-    """Check one directory's entries; return the offset of the next directory, 0 after the last."""
-    count_kind, offset_kind, entry_size = ("Q", "Q", 20) if layout.big else ("H", "I", 12)
-    entries = layout.number(data, offset, count_kind)
-    if entries == 0:
-        raise _incomplete(f"the directory at byte {offset} is empty")
-    if entries > MAX_TAGS:
-        raise _damaged(f"a directory of {entries} tags")
-    start = offset + struct.calcsize(count_kind)
-    following = layout.number(data, start + entries * entry_size, offset_kind)
-    inline, total = struct.calcsize(offset_kind), 0
-    for entry in range(start, start + entries * entry_size, entry_size):
-        kind = layout.number(data, entry + 2, "H")
-        if kind not in _TYPE_BYTES:
-            raise _damaged(f"a tag of the unknown type {kind}")
-        size = layout.number(data, entry + 4, offset_kind) * _TYPE_BYTES[kind]
-        total += size
-        if size > inline and layout.number(data, entry + entry_size - inline, offset_kind) + size > len(data):
-            raise _incomplete(f"a tag's value lies beyond the end of the file ({len(data)} bytes)")
-    if total > MAX_TAG_BYTES:
-        raise Reject(Reason.TOO_LARGE, f"tags of {total} bytes; {MAX_TAG_BYTES} are allowed")
-    return following
 
 
 # What the tags declare
@@ -193,7 +98,7 @@ def _pages(file: Any) -> list[Any]:
         if not page.is_reduced:
             pages.append(page)
     if not pages:
-        raise _incomplete("has no page")
+        raise incomplete("has no page")
     return pages
 
 
@@ -209,7 +114,7 @@ def _channel_pages(pages: list[Any], height: int, width: int) -> list[Any]:
         if len(pages) in CHANNELS:
             return pages
         if len(pages) < min(CHANNELS):
-            raise _incomplete(f"has {len(pages)} of at least {min(CHANNELS)} pages of one channel")
+            raise incomplete(f"has {len(pages)} of at least {min(CHANNELS)} pages of one channel")
     raise _wrong_shape(pages, height, width)
 
 
@@ -243,7 +148,7 @@ def _check_segments(page: Any, data: bytes) -> None:
     """See that the page's strips or tiles are all there, inside the file, and no larger than the page needs."""
     segments = math.prod(page.chunked)
     if len(page.dataoffsets) != segments or len(page.databytecounts) != segments:
-        raise _damaged(f"{len(page.dataoffsets)} offsets and {len(page.databytecounts)} sizes of {segments} strips")
+        raise damaged(f"{len(page.dataoffsets)} offsets and {len(page.databytecounts)} sizes of {segments} strips")
     if page.is_tiled:
         declared = segments * math.prod(page.tile) * page.dtype.itemsize
         declared *= page.samplesperpixel if page.planarconfig == 1 else 1
@@ -251,12 +156,12 @@ def _check_segments(page: Any, data: bytes) -> None:
             raise Reject(Reason.DECOMPRESSION_BOMB, f"tiles declare {declared} bytes; the page needs {page.nbytes}")
     # A writer that fills in offsets at the end leaves zeros; tifffile would read such parts as black.
     if not all(page.dataoffsets) or not all(page.databytecounts):
-        raise _incomplete("parts of the image have no data yet")
+        raise incomplete("parts of the image have no data yet")
     needed = max(start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True))
     if page.is_contiguous:
         needed = max(needed, page.dataoffsets[0] + page.nbytes)
     if needed > len(data):
-        raise _incomplete(f"has {len(data)} bytes, its image ends at {needed}")
+        raise incomplete(f"has {len(data)} bytes, its image ends at {needed}")
     if page.compression == PNG:
         for start in page.dataoffsets:
             _check_png(page, data, start)
@@ -265,7 +170,7 @@ def _check_segments(page: Any, data: bytes) -> None:
 def _check_png(page: Any, data: bytes, start: int) -> None:
     """Check the size that a PNG declares once more: that is the one the decoder believes."""
     if data[start : start + 8] != b"\x89PNG\r\n\x1a\n" or start + 24 > len(data):
-        raise _damaged("a part that is declared as PNG is none")
+        raise damaged("a part that is declared as PNG is none")
     columns, rows = struct.unpack_from(">II", data, start + 16)
     length, width = page.tile[-2:] if page.is_tiled else (page.imagelength, page.imagewidth)
     if columns > width or rows > length:
@@ -314,7 +219,7 @@ def _imagej_stack(pages: list[Any], data: bytes, order: str, height: int, width:
     planes, start = int(said[1]), first.dataoffsets[0]
     count = planes * height * width
     if start + count * first.dtype.itemsize > len(data):
-        raise _incomplete(f"has {len(data)} bytes, its image ends at {start + count * first.dtype.itemsize}")
+        raise incomplete(f"has {len(data)} bytes, its image ends at {start + count * first.dtype.itemsize}")
     stored = np.frombuffer(data, first.dtype.newbyteorder(order), count, start)
     return stored.astype(first.dtype).reshape(planes, height, width)
 
@@ -325,5 +230,5 @@ def _channels_first(arrays: list[Pixels], height: int, width: int) -> Pixels:
     if pixels.shape[1:] != (height, width):
         pixels = np.moveaxis(pixels, -1, 0)
     if pixels.dtype.name not in DTYPES or pixels.shape not in {(count, height, width) for count in CHANNELS}:
-        raise _damaged(f"decoded to {pixels.shape} {pixels.dtype}")
+        raise damaged(f"decoded to {pixels.shape} {pixels.dtype}")
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))

@@ -1,0 +1,109 @@
+"""The raw directories of a TIFF file, walked before any library sees it: is all of it small, and inside the file.
+
+Source: the TIFF 6.0 specification, section 2, and https://www.awaresystems.be/imaging/tiff/bigtiff.html.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from agent.errors import Blame, Reason, Reject, Retry
+
+MAX_PAGES = 8  # four channels and some thumbnails
+MAX_TAGS = 1000  # of one page
+MAX_TAG_BYTES = 4 << 20  # of one page; a longer colour profile or microscope's log is no strip's
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+
+def incomplete(detail: str) -> Retry:
+    """Make the error for a file that may still be growing."""
+    return Retry(Reason.INCOMPLETE, detail, Blame.FILE)
+
+
+def damaged(detail: str) -> Retry:
+    """Make the error for a file that contradicts itself; one that is being written may."""
+    return Retry(Reason.DAMAGED_TIFF, detail[:300], Blame.FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a file's directories are laid out: classic TIFF or BigTIFF, either byte order."""
+
+    order: str
+    big: bool
+
+    def number(self, data: bytes, offset: int, kind: str) -> int:
+        """Read one unsigned number; what lies beyond the end of the file is not written yet."""
+        size = struct.calcsize(kind)
+        if offset + size > len(data):
+            raise incomplete(f"ends at byte {len(data)}, inside a directory")
+        value: int = struct.unpack_from(self.order + kind, data, offset)[0]
+        return value
+
+
+def check_directories(data: bytes) -> None:
+    """Walk the chain of directories without reading a value.
+
+    Raises Reject(NOT_A_TIFF, WRONG_SHAPE, TOO_LARGE), Retry(EMPTY_FILE, INCOMPLETE, DAMAGED_TIFF).
+    """
+    layout, offset = _header(data)
+    seen: set[int] = set()
+    while offset:
+        if offset >= len(data):
+            raise incomplete(f"a directory is expected at byte {offset}, the file ends at {len(data)}")
+        if offset in seen:
+            raise damaged("the chain of directories runs in a circle")
+        seen.add(offset)
+        if len(seen) > MAX_PAGES:
+            raise Reject(Reason.WRONG_SHAPE, f"more than {MAX_PAGES} pages; a strip has 1, 3 or 4")
+        offset = _check_directory(data, layout, offset)
+
+
+def _header(data: bytes) -> tuple[_Layout, int]:
+    """Return the layout and the offset of the first directory."""
+    if not data:
+        raise Retry(Reason.EMPTY_FILE, "the file has no bytes", Blame.FILE)
+    formats = {
+        b"II*\0": _Layout("<", big=False),
+        b"MM\0*": _Layout(">", big=False),
+        b"II+\0": _Layout("<", big=True),
+        b"MM\0+": _Layout(">", big=True),
+    }
+    if not any(data[:16]):
+        raise incomplete("begins with zeros: space was reserved, nothing was written")
+    layout = formats.get(data[:4])
+    if layout is None:
+        if any(len(data) < len(magic) and magic.startswith(data) for magic in formats):
+            raise incomplete(f"has only {len(data)} bytes")
+        raise Reject(Reason.NOT_A_TIFF, f"begins with {data[:8]!r}; a TIFF begins with II or MM and 42 or 43")
+    if layout.big and (layout.number(data, 4, "H"), layout.number(data, 6, "H")) != (8, 0):
+        raise damaged("a BigTIFF whose offsets are not 8 bytes")
+    first = layout.number(data, 8, "Q") if layout.big else layout.number(data, 4, "I")
+    if first == 0:
+        raise incomplete("has no directory yet")
+    return layout, first
+
+
+def _check_directory(data: bytes, layout: _Layout, offset: int) -> int:
+    """Check one directory's entries; return the offset of the next directory, 0 after the last."""
+    count_kind, offset_kind, entry_size = ("Q", "Q", 20) if layout.big else ("H", "I", 12)
+    entries = layout.number(data, offset, count_kind)
+    if entries == 0:
+        raise incomplete(f"the directory at byte {offset} is empty")
+    if entries > MAX_TAGS:
+        raise damaged(f"a directory of {entries} tags")
+    start = offset + struct.calcsize(count_kind)
+    following = layout.number(data, start + entries * entry_size, offset_kind)
+    inline, total = struct.calcsize(offset_kind), 0
+    for entry in range(start, start + entries * entry_size, entry_size):
+        kind = layout.number(data, entry + 2, "H")
+        if kind not in _TYPE_BYTES:
+            raise damaged(f"a tag of the unknown type {kind}")
+        size = layout.number(data, entry + 4, offset_kind) * _TYPE_BYTES[kind]
+        total += size
+        if size > inline and layout.number(data, entry + entry_size - inline, offset_kind) + size > len(data):
+            raise incomplete(f"a tag's value lies beyond the end of the file ({len(data)} bytes)")
+    if total > MAX_TAG_BYTES:
+        raise Reject(Reason.TOO_LARGE, f"tags of {total} bytes; {MAX_TAG_BYTES} are allowed")
+    return following
