@@ -195,10 +195,9 @@ def _wait_for_the_rest(run: Run) -> None:
     written = {strip.key for strip in read_truth(run.folder / "truth.jsonl")}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while run.service.poll() is None and time.monotonic() < deadline:
-        waiting = len(written - run.tally.results.keys())
-        if not waiting:
+        if written <= run.tally.results.keys():
             return
-        if _show_next(run, f"cameras stopped; {waiting} strip{'s' if waiting != 1 else ''} not judged yet"):
+        if _show_next(run, "cameras stopped; waiting for the last results"):
             deadline = time.monotonic() + PATIENCE_SECONDS
 
 

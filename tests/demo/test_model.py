@@ -1,0 +1,52 @@
+"""The bundled model: small, honest about itself, and right about the simulated strips."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from agent.contract import ModelDescription, Port, check_model
+from agent.demo.demo import MODEL
+from agent.demo.strips import make_strip
+
+UNSEEN = 5  # seeds that neither the training nor the held-out test of tools/train_demo_model.py knows
+
+
+@pytest.fixture(scope="module")
+def session() -> onnxruntime.InferenceSession:
+    """Load the bundled model as the worker does."""
+    return onnxruntime.InferenceSession(MODEL.read_bytes(), providers=["CPUExecutionProvider"])
+
+
+def test_the_bundled_model_is_small() -> None:
+    """It travels with the package: less than 2 MiB, and nothing beside it."""
+    assert MODEL.stat().st_size < 2 * 1024 * 1024
+    assert [path.name for path in MODEL.parent.glob("*.onnx*")] == ["model.onnx"]
+
+
+def test_the_bundled_model_keeps_the_contract(session: onnxruntime.InferenceSession) -> None:
+    """It says who it is; the box accepts it without being told anything."""
+    inputs, outputs = (
+        tuple(Port(port.name, port.type, tuple(port.shape)) for port in ports)
+        for ports in (session.get_inputs(), session.get_outputs())
+    )
+    facts = check_model(ModelDescription(inputs, outputs, session.get_modelmeta().custom_metadata_map))
+    assert facts.labelled
+    assert (facts.model_id, facts.version, facts.threshold) == ("flex-demo", 1, 0.5)
+    assert (facts.height, facts.width, facts.input_scale) == (976, 176, "unit")
+
+
+@pytest.mark.parametrize("defects", [0, 2])
+def test_the_bundled_model_tells_good_strips_from_defective_ones(
+    session: onnxruntime.InferenceSession, defects: int
+) -> None:
+    """Strips that it has never seen get the right verdict, good ones with a margin; the defects are where it says."""
+    for number in range(5):
+        strip, truth = make_strip(np.random.default_rng([UNSEEN, number]), defects=defects)
+        (heatmap, *_), *_ = session.run(["output"], {"input": strip[None, :3] / np.float32(255)})[0]
+        if defects:
+            assert heatmap.max() >= 0.7
+            assert truth.mask[np.unravel_index(heatmap.argmax(), heatmap.shape)]
+        else:
+            assert heatmap.max() < 0.4
