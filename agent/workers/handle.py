@@ -142,7 +142,11 @@ class WorkerHandle:
                 raise Retry(Reason.WORKER_CRASHED, self._last_words(), Blame.WORKER)
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return wire.decode(line)
+        try:
+            return wire.decode(line)
+        except ValueError as error:
+            self.kill()
+            raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid}: {error}", Blame.WORKER) from error
 
     def _read(self) -> bytes:
         try:
