@@ -184,6 +184,7 @@ def test_folder_and_file_at_once(root: Path, start: Start) -> None:
         (root / path).write_bytes(b"1")
         expected.append(path)
     line.until_paths(*expected)
+    assert line.watcher.status().found_without_event == 0
 
 
 def test_folder_moved_in_with_its_files_goes_on_being_watched(root: Path, tmp_path: Path, start: Start) -> None:

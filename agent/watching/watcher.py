@@ -48,7 +48,7 @@ class WatchStatus:
     waiting: int  # candidates that have not settled
     vanished_before_settle: int
     overflows: int  # times the system dropped events
-    found_without_event: int  # live files that only a scan found, although there are events
+    found_without_event: int  # live files that only a full scan found, although there are events
 
 
 class CameraWatcher:
@@ -278,7 +278,8 @@ class CameraWatcher:
             if path not in known:
                 backlog = is_first and path not in self._arrived_meanwhile
                 skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, path))
-                self._settling.look(path, seen, now, backlog=backlog, skip=skip)
+                announced = scan is self._folder_scan  # by its folder's event
+                self._settling.look(path, seen, now, backlog=backlog, skip=skip, hinted=announced)
         self._unasked = []
 
     def _scan_ended(self, scan: Scan) -> None:
