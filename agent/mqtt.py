@@ -300,10 +300,22 @@ def read_password(file: Path) -> str:
         raise OSError(f"the password in {file} is not UTF-8: {error}") from error
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho only drops it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls_context(settings: MqttSection) -> ssl.SSLContext:
     tls = settings.tls
     context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _TlsSocket
     if tls.cert_file is not None:
         # The empty password keeps OpenSSL from asking for one on a terminal that is not there.
         context.load_cert_chain(tls.cert_file, tls.key_file, password="")

@@ -237,6 +237,10 @@ class Subscriber:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish something, QoS 1."""
+        self._client.publish(topic, payload, 1, retain)
+
     def messages(self, topic_part: str = "") -> list[Message]:
         """Everything received so far on topics that contain `topic_part`."""
         with self._lock:

@@ -92,7 +92,8 @@ class Publisher:
         self._agent = config.agent.name
         self._base = config.base_topic
         self._agent_topic = f"{self._base}/{messages.STATE_AGENT}"
-        self._born = False  # our own birth has reached a broker; a foreign state after that is of another agent
+        self._born = False  # a birth of this run has reached the broker
+        self._birth_arrived = False  # the one of this connection
         self._clock = clock
         self._wall_ms = wall_ms
         self._stall_seconds = stall_seconds or _STALL_KEEPALIVES * config.mqtt.keepalive_seconds
@@ -212,18 +213,23 @@ class Publisher:
         if self._proof is not None:
             self._proof.received(message.topic, message.payload)
         if message.topic == self._agent_topic:
-            if self._born and self._is_foreign(message.payload):
-                self._link.taken_over(now)
+            self._agent_state_seen(message, now)
         elif self._on_message is not None:
             self._on_message(message.topic, message.payload, message.retain)
 
-    def _is_foreign(self, payload: bytes) -> bool:
-        """Tell whether this state is of another process. Not every broker says that it gave our place to another."""
+    def _agent_state_seen(self, message: mqtt.Received, now: float) -> None:
+        """Look at what the broker says about this agent, which may be the work of another or of an earlier run."""
         try:
-            state = messages.AgentState.model_validate_json(payload)
+            state = messages.AgentState.model_validate_json(message.payload)
         except ValidationError:
-            return False
-        return state.started_ts != messages.utc_text(self._started_ms)
+            return
+        # A will that an earlier run left behind comes late and live; anything else that is foreign is another agent.
+        # Not every broker says that it gave our place to another.
+        foreign = state.started_ts != messages.utc_text(self._started_ms)
+        if foreign and self._born and (message.retain or state.online):
+            self._link.taken_over(now)
+        if not state.online and self._birth_arrived and not self._closing:
+            self._states.set(messages.STATE_AGENT, self._agent_state(online=True, reason="connected"), None)
 
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
@@ -236,6 +242,7 @@ class Publisher:
         self._receive_maximum = connected.receive_maximum
         self._progress_at = self._unverified_since = now
         self._answers = self._outbox_answers = 0
+        self._birth_arrived = False
         self._since_ms = self._wall_ms()
         self._holds.clear()
         self._window.start_again()
@@ -272,7 +279,8 @@ class Publisher:
         never = ack.code in _PARKED_AT_ONCE
         if never:
             log.error("The broker will never take %s: %s", topic, ack.text)
-        self._born = self._born or (topic == messages.STATE_AGENT and ack.code < mqtt.FAILURE)
+        if topic == messages.STATE_AGENT and ack.code < mqtt.FAILURE:
+            self._born = self._birth_arrived = True
         if ack.code < mqtt.FAILURE or never:
             self._holds.accept(topic)
         else:
