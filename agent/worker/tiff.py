@@ -119,6 +119,10 @@ def _channel_pages(pages: list[Any], height: int, width: int) -> list[Any]:
 
 
 def _check_codec_and_dtype(page: Any) -> None:
+    declared = [page.imagewidth, page.imagelength, page.samplesperpixel, page.compression]
+    declared += [number for code in (258, 339) for number in np.ravel(page.tags.valueof(code, default=1))]
+    if 0 in declared:
+        raise incomplete("its tags are not filled in yet")
     if page.compression not in LOSSLESS:
         found = getattr(page.compression, "name", page.compression)
         accepted = ", ".join(dict.fromkeys(LOSSLESS.values()))
