@@ -36,11 +36,12 @@ NO_BROKER = """there is no MQTT broker on this machine. Install one of these, or
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """A broker that accepts connections; `name` is for people."""
+    """A broker that accepts connections; `name` is for people, `protocol` is what `mqtt.protocol` is to be."""
 
     host: str
     port: int
     name: str
+    protocol: str = "auto"
 
 
 def broker_at(address: str) -> Broker:
@@ -67,7 +68,8 @@ def running_broker(folder: Path, program: str | None = None) -> Iterator[Broker]
         child = start_child(_command(program, folder, port), log_file)
         try:
             if _accepts(port, child):
-                yield Broker(LOOPBACK, port, program)
+                # amqtt knows no MQTT 5, and instead of saying so it is silent, which costs the agent a minute.
+                yield Broker(LOOPBACK, port, program, "3.1.1" if program == "amqtt" else "auto")
                 return
         finally:
             stop_child(child, seconds=5)

@@ -110,7 +110,7 @@ def _scratch(rng: np.random.Generator, copper: Mask, finish: Mask) -> None:
         start = start + 5.0 * np.array([np.cos(angle), np.sin(angle)])
         angle += bend
         path.append((float(start[0]), float(start[1])))
-    strength, width = int(rng.integers(160, 256)), float(rng.uniform(1.5, 3.0))
+    strength, width = int(rng.integers(190, 256)), float(rng.uniform(2.0, 3.5))
     trace = np.zeros_like(copper)
     line(trace, path, width)
     np.maximum(finish, np.where(trace > 127, strength, 0).astype(np.uint8), out=finish)

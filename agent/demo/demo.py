@@ -129,7 +129,7 @@ def _write_config(folder: Path, name: str, broker: Broker) -> Path:
         "models": {"inbox": str(folder / "inbox"), "settle_seconds": 0.3},
         "checks": {"incomplete_seconds": INCOMPLETE_SECONDS},
         "heatmaps": {"folder": str(folder / "heatmaps"), "png": "all", "tiff": "anomalous", "min_free_gib": 0.1},
-        "mqtt": {"host": broker.host, "port": broker.port},
+        "mqtt": {"host": broker.host, "port": broker.port, "protocol": broker.protocol},
         "log": {"format": "human"},
     }
     path = folder / "agent.yaml"
