@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tools.exporter.crops import Crops
     from tools.exporter.graph import Array, Graph
 
+BLOCK = 16  # output channels that onnxruntime computes together
 NORM_EPSILON = 1e-5  # torch's default, which checkpoints do not store
 
 
@@ -55,10 +56,11 @@ def fold(state: Mapping[str, Array]) -> KnownNetwork:
     return KnownNetwork(weights, is_second_family(state))
 
 
-def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops) -> str:
+def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops, *, integer: bool = False) -> str:
     """Append the network; `patches` is (N, 3, h, w) in 0..1, the result what is kept of the defect's probability.
 
-    The second family averages over the whole patch, so there only what follows the last average can be cut.
+    The second family averages over the whole patch, so there only what follows the last average can be cut. `integer`
+    writes the last layer in the form that is fast once it is quantised.
     """
     levels: list[str] = []
     features = patches
@@ -71,7 +73,7 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops
     if network.second_family:
         features = _sppf(graph, network, features)
     if network.second_family:
-        return _decode_second(graph, network, features, levels, crops)
+        return _decode_second(graph, network, features, levels, crops, integer=integer)
     plan = crops.plan([3, 3, 3, 3, 4])  # up, two of db; the last stage has fin_out too
     below = crops.whole(len(STAGES))
     for number, (stage, skip, region) in enumerate(zip(STAGES, reversed(levels[:-1]), plan, strict=True), 1):
@@ -82,11 +84,13 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops
         for layer in (0, 3):
             features = _conv_relu(graph, network, f"decoder.db{stage}.{layer}", features)
         below = region
-    heat = graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+    heat = graph.add("Sigmoid", [_last(graph, network, features, integer=integer)])
     return crops.cut(heat, crops.kept, below)
 
 
-def _decode_second(graph: Graph, network: KnownNetwork, features: str, levels: list[str], crops: Crops) -> str:
+def _decode_second(
+    graph: Graph, network: KnownNetwork, features: str, levels: list[str], crops: Crops, *, integer: bool
+) -> str:
     region = crops.plan([2])[0]
     whole = crops.whole(0)
     for stage, skip in zip(STAGES, reversed(levels[:-1]), strict=True):
@@ -95,21 +99,42 @@ def _decode_second(graph: Graph, network: KnownNetwork, features: str, levels: l
         gate = _gate(graph, network, f"decoder.se{stage}.fc", features)
         if stage == STAGES[-1]:
             features = crops.cut(features, region, whole)
-        features = graph.add("Mul", [features, gate])
+        features = graph.add("Mul", [features, gate], outputs=[f"decoder.se{stage}"])
         features = _conv_relu(graph, network, f"decoder.db{stage}.0", features)
-    heat = graph.add("Sigmoid", [_conv(graph, network, "decoder.fin_out", features)])
+    heat = graph.add("Sigmoid", [_last(graph, network, features, integer=integer)])
     return crops.cut(heat, crops.kept, region)
 
 
 def _conv(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
     weight, bias = network.weights[name]
     side = weight.shape[2]
-    inputs = [features, graph.constant(weight), graph.constant(bias)]
-    return graph.add("Conv", inputs, kernel_shape=[side, side], pads=[side // 2] * 4)
+    inputs = [features, graph.weight(weight), graph.constant(bias)]
+    return graph.add("Conv", inputs, outputs=[name], kernel_shape=[side, side], pads=[side // 2] * 4)
 
 
 def _conv_relu(graph: Graph, network: KnownNetwork, name: str, features: str) -> str:
-    return graph.add("Relu", [_conv(graph, network, name, features)])
+    return graph.add("Relu", [_conv(graph, network, name, features)], outputs=[f"{name}/relu"])
+
+
+def _last(graph: Graph, network: KnownNetwork, features: str, *, integer: bool) -> str:
+    """The last convolution, to one channel: a 1x1 convolution to its nine taps, which are then shifted and added.
+
+    Fast kernels come in blocks of 16 output channels, of which a direct convolution would use one.
+    """
+    weight, bias = network.weights["decoder.fin_out"]
+    taps = weight.shape[2] * weight.shape[3]
+    by_tap = np.zeros((BLOCK, weight.shape[1]), np.float32)
+    by_tap[:taps] = weight[0].reshape(weight.shape[1], taps).T
+    if integer:
+        pixels = graph.add("Transpose", [features], perm=[0, 2, 3, 1])
+        taps_of_pixels = graph.add("MatMul", [pixels, graph.weight(by_tap.T)], outputs=["decoder.fin_out/taps"])
+        spread = graph.add("Transpose", [taps_of_pixels], perm=[0, 3, 1, 2])
+    else:
+        spread = graph.add("Conv", [features, graph.weight(by_tap[:, :, None, None])], kernel_shape=[1, 1])
+    one_hot = np.zeros((1, BLOCK, *weight.shape[2:]), np.float32)
+    one_hot[0, :taps] = np.eye(taps, dtype=np.float32).reshape(taps, *weight.shape[2:])
+    inputs = [spread, graph.weight(one_hot), graph.constant(bias)]
+    return graph.add("Conv", inputs, outputs=["decoder.fin_out"], kernel_shape=[3, 3], pads=[1] * 4)
 
 
 def _pool(graph: Graph, features: str, side: int, stride: int, pad: int) -> str:

@@ -25,11 +25,13 @@ Array = np.ndarray[Any, Any]
 class Graph:
     """A graph (or the body of a loop) that is being written; tensors are known by their names."""
 
-    def __init__(self, opset: int, prefix: str = "") -> None:
+    def __init__(self, opset: int, prefix: str = "", outer: Graph | None = None) -> None:
         self.opset = opset
         self.prefix = prefix
+        self.outer = outer
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.weights: dict[str, Array] = {}
         self._known: dict[bytes, str] = {}
         self._count = 0
 
@@ -63,6 +65,20 @@ class Graph:
             self.initializers[name] = numpy_helper.from_array(array, name)
         return self._known[digest]
 
+    def weight(self, array: Array) -> str:
+        """Store the weights of a convolution; in the body of a loop they are kept outside and reshaped inside.
+
+        onnxruntime holds a second copy of everything that is stored in a body while it loads, but only lays out weights
+        for its fastest kernels that it finds in the body. It folds the reshape away, so this gives both.
+        """
+        name = self.name("weight")
+        self.weights[name] = array
+        return name
+
+    def shared(self, array: Array) -> str:
+        """Store a constant outside of the loop when this graph is its body."""
+        return (self.outer or self).constant(array)
+
     def ints(self, *values: int) -> str:
         """Store whole numbers as a constant vector."""
         return self.constant(np.array(values, np.int64))
@@ -81,10 +97,20 @@ class Graph:
             return self.add("Squeeze", [tensor, self.ints(axis)])
         return self.add("Squeeze", [tensor], axes=[axis])
 
+    def _store_weight(self, name: str, array: Array) -> onnx.NodeProto | None:
+        if self.outer is None:
+            self.initializers[name] = numpy_helper.from_array(array, name)
+            return None
+        inputs = [self.outer.constant(array.reshape(-1)), self.ints(*array.shape)]
+        return helper.make_node("Reshape", inputs, [name], name=f"{self.prefix}{name}")
+
     def finish(
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
-        """Close the graph."""
+        """Close the graph; weights that a node still reads as they are are stored now."""
+        read = {name for node in self.nodes for name in node.input}
+        stored = [self._store_weight(name, array) for name, array in self.weights.items() if name in read]
+        self.nodes[:0] = [node for node in stored if node]
         return helper.make_graph(self.nodes, name, inputs, outputs, initializer=list(self.initializers.values()))
 
 

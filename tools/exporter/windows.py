@@ -35,7 +35,7 @@ def build_model(
     strip = INPUT_NAME
     if input_scale == "gray8":
         strip = outer.add("Mul", [strip, outer.constant(1 / WHITE, np.float32)])
-    body = Graph(opset, prefix="patch/")
+    body = Graph(opset, "patch/", outer)
     heat_of_all = outer.add(
         "Loop",
         [outer.constant(len(layout.windows), np.int64), outer.constant(True)],  # noqa: FBT003 - a tensor's value

@@ -1,0 +1,160 @@
+"""Static INT8: write QuantizeLinear and DequantizeLinear pairs around what onnxruntime can then run in 8 bits.
+
+Activations are unsigned with one scale for each tensor, weights signed with one scale for each output channel. Tensors
+that are only moved (pooled, cut, upsampled, joined) share the scale of what they are made of, so that moving them costs
+nothing but the copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import onnx
+
+    from tools.exporter.graph import Graph
+
+MOVING = ("MaxPool", "Resize", "Slice", "Transpose")  # the first input passes through, its values stay what they are
+LEVELS = 255
+WEIGHT_LEVELS = 127
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisationPlan:
+    """Ranges of tensors by name, (lowest, highest), and the convolutions (by the name of their output) left in float."""
+
+    ranges: Mapping[str, tuple[float, float]]
+    float_layers: frozenset[str] = field(default_factory=frozenset)
+
+
+def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
+    """Rewrite the nodes of `graph` from number `first` on; needs opset 13."""
+    nodes = graph.nodes[first:]
+    del graph.nodes[first:]
+    groups = _share_scales(nodes, plan)
+    ranges = _join_ranges(groups, plan)
+    writer = _Writer(graph, groups, ranges)
+    relu_of = {node.input[0]: node.output[0] for node in nodes if node.op_type == "Relu"}
+    for node in nodes:
+        if node.op_type == "Conv" and node.output[0] not in plan.float_layers and _is_weight(graph, node.input[1]):
+            writer.quantised_conv(node, relu_of.get(node.output[0], node.output[0]))
+        elif node.op_type == "MatMul" and node.output[0] not in plan.float_layers and _is_weight(graph, node.input[1]):
+            writer.quantised_matmul(node)
+        else:
+            writer.other(node)
+
+
+def _is_weight(graph: Graph, name: str) -> bool:
+    return name in graph.weights
+
+
+def _share_scales(nodes: Iterable[onnx.NodeProto], plan: QuantisationPlan) -> dict[str, str]:
+    """Map each tensor to the representative of those that share its scale (a union-find, flattened at the end)."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            name = leader[name]
+        return name
+
+    for node in nodes:
+        moved: list[str] = []
+        if node.op_type in MOVING:
+            moved = [node.input[0]]
+        elif node.op_type == "Concat" and all(find(name) in leader for name in node.input):
+            moved = list(node.input)
+        for name in moved:
+            leader[find(name)] = find(node.output[0])
+    return {name: find(name) for name in list(leader)}
+
+
+def _join_ranges(groups: Mapping[str, str], plan: QuantisationPlan) -> dict[str, tuple[float, float]]:
+    joined: dict[str, tuple[float, float]] = {}
+    for name, (low, high) in plan.ranges.items():
+        group = groups.get(name, name)
+        other = joined.get(group, (low, high))
+        joined[group] = min(low, other[0]), max(high, other[1])
+    return joined
+
+
+class _Writer:
+    """Writes nodes again, quantised where both ends of an edge have a range."""
+
+    def __init__(self, graph: Graph, groups: Mapping[str, str], ranges: Mapping[str, tuple[float, float]]) -> None:
+        self.graph = graph
+        self.groups = groups
+        self.ranges = ranges
+        self.dequantised: dict[str, str] = {}
+
+    def quantised_conv(self, node: onnx.NodeProto, result: str) -> None:
+        graph = self.graph
+        scale_x, _ = self._parameters(node.input[0])
+        weight = graph.weights[node.input[1]]
+        bias = numpy_helper.to_array(graph.initializers[node.input[2]])
+        largest = np.abs(weight).reshape(len(weight), -1).max(1)
+        scales = np.maximum(largest / WEIGHT_LEVELS, 1e-8).astype(np.float32)
+        whole = np.clip(np.rint(weight / scales[:, None, None, None]), -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
+        bias_scales = (scales * np.float32(scale_x)).astype(np.float32)
+        whole_bias = np.clip(np.rint(bias / bias_scales), -(2**31) + 1, 2**31 - 1).astype(np.int32)
+        zeros = np.zeros(len(weight), np.int8)
+        inputs = [
+            self._quantised(node.input[0]),
+            graph.add("DequantizeLinear", [graph.shared(whole), graph.constant(scales), graph.constant(zeros)], axis=0),
+            graph.add(
+                "DequantizeLinear",
+                [graph.constant(whole_bias), graph.constant(bias_scales), graph.constant(zeros.astype(np.int32))],
+                axis=0,
+            ),
+        ]
+        self._append(node, inputs)
+        if result == node.output[0]:
+            self._quantise_result(result)
+
+    def quantised_matmul(self, node: onnx.NodeProto) -> None:
+        """Whole numbers in, float out: nothing is rounded behind the sum."""
+        weight = self.graph.weights[node.input[1]]
+        scales = np.maximum(np.abs(weight).max(0) / WEIGHT_LEVELS, 1e-8).astype(np.float32)
+        whole = np.rint(weight / scales).astype(np.int8)
+        names = [self.graph.shared(whole), self.graph.constant(scales), self.graph.constant(np.zeros(len(scales), np.int8))]
+        self._append(node, [self._quantised(node.input[0]), self.graph.add("DequantizeLinear", names, axis=1)])
+
+    def other(self, node: onnx.NodeProto) -> None:
+        inputs = [self.dequantised.get(name, name) for name in node.input]
+        if node.op_type == "Concat" and self._known(node.output[0]):
+            inputs = [self._quantised(name) for name in node.input]
+        self._append(node, inputs)
+        moving = node.op_type in MOVING and node.input[0] in self.dequantised
+        if moving or (node.op_type in ("Relu", "Concat", "Mul") and self._known(node.output[0])):
+            self._quantise_result(node.output[0])
+
+    def _known(self, tensor: str) -> bool:
+        return self.groups.get(tensor, tensor) in self.ranges
+
+    def _append(self, node: onnx.NodeProto, inputs: Iterable[str]) -> None:
+        del node.input[:]
+        node.input.extend(inputs)
+        self.graph.nodes.append(node)
+
+    def _quantised(self, tensor: str) -> str:
+        if tensor not in self.dequantised:
+            self._quantise_result(tensor)
+        return self.dequantised[tensor]
+
+    def _quantise_result(self, tensor: str) -> None:
+        scale, zero = self._parameters(tensor)
+        names = [self.graph.constant(np.float32(scale)), self.graph.constant(np.uint8(zero))]
+        stored = self.graph.add("QuantizeLinear", [tensor, *names])
+        self.dequantised[tensor] = self.graph.add("DequantizeLinear", [stored, *names])
+
+    def _parameters(self, tensor: str) -> tuple[float, int]:
+        """Scale and zero point; 0 is always representable, because convolutions pad with it."""
+        low, high = self.ranges[self.groups.get(tensor, tensor)]
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max(high - low, 1e-8) / LEVELS
+        return scale, int(np.clip(np.rint(-low / scale), 0, LEVELS))
