@@ -1,6 +1,6 @@
 """File events of one folder, as hints. They may be lost, late, doubled or wrong: the scan is the truth.
 
-Straight on inotify(7), for reasons that docs/decisions/own-inotify.md gives.
+Straight on inotify(7), for reasons that docs/decisions/008-own-inotify.md gives.
 """
 
 from __future__ import annotations
