@@ -26,7 +26,7 @@ REPEAT_SECONDS = 60.0
 MAX_REMEMBERED = 1000
 JOURNAL_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
-TALKATIVE = ("amqtt", "asyncio", "paho", "transitions", "watchdog")  # their debug lines are about themselves
+TALKATIVE = ("amqtt", "asyncio", "paho", "transitions")  # their debug lines are about themselves
 
 
 def event(logger: logging.Logger, level: int, code: str, message: str, /, **fields: Any) -> None:
