@@ -231,6 +231,9 @@ def _unreadable(error: OSError, path: str) -> Retry:
 # Names
 
 
+HIDDEN_PREFIX = ".strip-agent-"
+"""Begins the names of camera files that are about to be moved or removed; no pattern matches them."""
+
 HEATMAP_SUFFIXES = (".tiff", ".png", ".json")
 """Endings of everything that one judgement may leave below the heatmap folder."""
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from agent.files import HIDDEN_PREFIX
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -134,9 +136,11 @@ def compile_patterns(patterns: Sequence[str]) -> re.Pattern[str]:
     """Turn globs into one regular expression for `fullmatch` on a path relative to the camera's folder.
 
     `*` and `?` stay inside one name, `[...]` and `[!...]` are sets, `**` as a whole part is any number of folders
-    including none. Case does not matter. Raises ValueError for a pattern that could never match.
+    including none. Case does not matter. Raises ValueError for a pattern that could never match. A file that the agent
+    has hidden to move or remove it never matches.
     """
-    return re.compile("|".join(_translate(pattern) for pattern in patterns), re.IGNORECASE | re.DOTALL)
+    hidden = rf"(?!(?:.*/)?{re.escape(HIDDEN_PREFIX)}[^/]*\Z)"
+    return re.compile(f"{hidden}(?:{'|'.join(_translate(pattern) for pattern in patterns)})", re.IGNORECASE | re.DOTALL)
 
 
 def _translate(pattern: str) -> str:

@@ -257,3 +257,12 @@ def test_records_stay_small() -> None:
     candidate = settling.forget("a")
     assert candidate is not None
     assert not hasattr(candidate, "__dict__")
+
+
+def test_a_file_that_is_being_moved_or_removed_is_no_strip() -> None:
+    """A pattern that matches everything does not match what the agent has hidden."""
+    everything = compile_patterns(["**/*"])
+    assert everything.fullmatch("a/b.tif")
+    assert everything.fullmatch("a.strip-agent-b/c")
+    assert not everything.fullmatch(".strip-agent-0123456789abcdef")
+    assert not everything.fullmatch("a/b/.strip-agent-0123456789abcdef")
