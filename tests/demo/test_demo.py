@@ -1,0 +1,93 @@
+"""The whole demo: it ends well, on both brokers; Ctrl-C ends it with the audit; killing it leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from agent.demo import broker as broker_module
+from agent.demo.broker import find_mosquitto
+from agent.demo.demo import run_demo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _start_endless_demo(folder: Path) -> subprocess.Popen[str]:
+    """Start a demo without end and return when it has shown its first result."""
+    command = [sys.executable, "-m", "agent.cli", "demo", "--folder", str(folder)]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "top_000000" in line:
+            return demo
+    pytest.fail(f"the demo ended with {demo.wait()} before its first result")
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def _same_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the cameras draw the same strips in each run: the model is good, not perfect."""
+    monkeypatch.setattr("agent.demo.demo.secrets.randbelow", lambda _limit: 0)
+
+
+@pytest.mark.mosquitto
+@pytest.mark.skipif(not find_mosquitto(), reason="no mosquitto: the same runs on amqtt in the next test")
+@pytest.mark.usefixtures("_same_strips")
+def test_the_demo_finds_good_defective_and_broken_strips(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Six strips, among them defective ones, a slow one and a broken one: all have a result, and the audit balances."""
+    before = set(psutil.Process().children())
+    assert run_demo(6, tmp_path, None) == 0
+    shown = capfd.readouterr().out
+    assert "6 results: 3 ok, 2 anomalous, 1 invalid · 0 repeated · no gap in seq" in shown
+    assert "balanced: seen = pending" in shown
+    assert "MISSING" not in shown
+    assert len(list(tmp_path.glob("*/heatmaps/**/*.png"))) == 5
+    assert set(psutil.Process().children()) <= before
+
+
+@pytest.mark.usefixtures("_same_strips")
+def test_the_demo_runs_on_the_broker_that_is_written_in_python(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without mosquitto shows the same."""
+    monkeypatch.setattr(broker_module, "find_mosquitto", lambda: None)
+    assert run_demo(2, tmp_path, None) == 0
+    shown = capfd.readouterr().out
+    assert "amqtt at 127.0.0.1" in shown
+    assert "2 results: 1 ok, 1 anomalous, 0 invalid" in shown
+
+
+def test_ctrl_c_ends_the_demo_with_the_audit(tmp_path: Path) -> None:
+    """What was written until then is judged and acknowledged first, and the exit code is the audit's."""
+    demo = _start_endless_demo(tmp_path)
+    demo.send_signal(signal.SIGINT)
+    shown, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0
+    assert "balanced: seen = pending" in shown
+    assert "MISSING" not in shown
+
+
+def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Broker, service, worker and cameras end by themselves after SIGKILL."""
+    demo = _start_endless_demo(tmp_path)
+    parts = psutil.Process(demo.pid).children(recursive=True)
+    assert len(parts) >= 4
+    demo.kill()
+    demo.communicate()
+    deadline = time.monotonic() + 30
+    while any(map(_runs, parts)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [part for part in parts if _runs(part)] == []
