@@ -59,13 +59,17 @@ class Tally:
         return sum(result["verdict"] == verdict for result in self.results.values())
 
 
+CONNECT_SECONDS = 10.0
+
+
 class Subscriber:
-    """Listens to everything below `base_topic`; the messages wait in `messages`."""
+    """Listens to everything below `base_topic`; the messages wait in `messages`. `Fatal` when the broker refuses."""
 
     def __init__(self, broker: Broker, base_topic: str) -> None:
         self.messages = queue.SimpleQueue[Message]()
         self._base = base_topic
         self._retained = set[str]()
+        self._answers = queue.SimpleQueue[str]()  # to CONNECT: "" or why not
         # A name of its own choice, a clean session, MQTT 3.1.1: the least that any subscriber can do.
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._on_connect
@@ -75,6 +79,13 @@ class Subscriber:
         except OSError as error:
             raise Fatal(ExitCode.FAILED, f"no broker answers at {broker.host}:{broker.port}: {error}") from error
         self._client.loop_start()
+        try:
+            refusal = self._answers.get(timeout=CONNECT_SECONDS)
+        except queue.Empty:
+            refusal = f"no answer in {CONNECT_SECONDS:g} s"
+        if refusal:
+            self.close(forget=False)
+            raise Fatal(ExitCode.FAILED, f"the broker at {broker.host}:{broker.port} does not let us in: {refusal}")
 
     def close(self, *, forget: bool) -> None:
         """Disconnect. `forget` first clears what the service left retained on a broker that is not ours."""
@@ -89,6 +100,7 @@ class Subscriber:
     ) -> None:
         if not reason.is_failure:
             client.subscribe(f"{self._base}/#", qos=1)
+        self._answers.put(str(reason) if reason.is_failure else "")
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         if not message.topic.startswith(f"{self._base}/") or not message.payload:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from agent.demo import broker as broker_module
+from agent.demo import subscriber as subscriber_module
 from agent.demo.broker import Broker, broker_at, find_mosquitto, running_broker
 from agent.demo.subscriber import Subscriber, Tally
 from agent.errors import ExitCode, Fatal
@@ -129,6 +130,15 @@ def test_nobody_listens_at_the_users_address() -> None:
         port = probe.getsockname()[1]
     with pytest.raises(Fatal, match="no broker answers"):
         Subscriber(Broker("127.0.0.1", port, "your broker"), f"base-{uuid4().hex}")
+
+
+def test_a_broker_that_is_silent_or_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo does not wait for ever for somebody who speaks no MQTT."""
+    monkeypatch.setattr(subscriber_module, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = Broker("127.0.0.1", silent.getsockname()[1], "your broker")
+        with pytest.raises(Fatal, match=r"does not let us in: no answer"):
+            Subscriber(broker, "base")
 
 
 def test_the_tally_counts_each_result_once_and_sees_gaps() -> None:

@@ -27,6 +27,7 @@ def _start_endless_demo(folder: Path) -> subprocess.Popen[str]:
     for line in demo.stdout:
         if "top_000000" in line:
             return demo
+    demo.stdout.close()
     pytest.fail(f"the demo ended with {demo.wait()} before its first result")
 
 
