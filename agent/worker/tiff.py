@@ -42,6 +42,8 @@ LOSSLESS = {
 DTYPES = ("float32", "uint8", "uint16")
 CHANNELS = (3, 4)
 MAX_PADDING = 16  # a page's tiles may declare this many times the page's pixels: 1024 x 1024 tiles of a strip need 6
+# No sibling files, and none of the formats for which tifffile invents pages when it opens a file.
+_PLAIN: dict[str, Any] = {"_multifile": False, "is_lsm": False, "is_scanimage": False, "is_ndpi": False}
 _PALETTE = 3
 _PREDICTORS = (1, 2, 3)
 _DEFLATE = (8, 32946, 50013)
@@ -63,9 +65,8 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
     file may show while it is still being written.
     """
     check_directories(data)
-    options: dict[str, Any] = {"_multifile": False, **{f"is_{flavour}": False for flavour in tifffile.TIFF.FILE_FLAGS}}
     try:
-        with tifffile.TiffFile(BytesIO(data), **options) as file:
+        with tifffile.TiffFile(BytesIO(data), **_PLAIN) as file:
             pages = _pages(file)
             stack = _imagej_stack(pages, data, file.byteorder, height, width)
             if stack is not None:
