@@ -105,6 +105,15 @@ def test_the_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path: Pat
     assert (tmp_path / f".link.{dead}.tmp").is_symlink()
 
 
+def test_the_sweep_does_not_wait_for_a_killed_writer_to_be_buried(tmp_path: Path) -> None:
+    """A killed process keeps its number until its parent asks for it, which may take long: it writes no more."""
+    zombie = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+    (tmp_path / f".a.{zombie}.tmp").write_bytes(b"")
+    assert remove_temporary_files(tmp_path) == 1
+    os.waitpid(zombie, 0)
+
+
 def test_a_file_is_read_with_its_stat_before_and_after(tmp_path: Path) -> None:
     """A plain file at any depth and of any name comes back whole."""
     deep = tmp_path / "shift 1" / "..a%s*\n"
