@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.disposal import dispose
 from agent.errors import Retry
-from agent.files import HEATMAP_SUFFIXES, heatmap_stem
+from agent.files import HEATMAP_SUFFIXES, heatmap_stem, remove_temporary_files
 from agent.ledger.strips import now_ms
 from agent.records import FileIdentity, show_name
 
@@ -48,29 +48,34 @@ class Housekeeping:
         self._clock = clock
         self._wall_ms = wall_ms
         self._rows_at = clock()
-        self._dispose_at = 0.0
+        self._dispose_at: dict[str, float] = {}  # camera -> not before, after an error
+        self._dispose_after: dict[str, int] = {}  # camera -> the row that could not be disposed of
 
     def step(self) -> None:
         """Do what is due; raises Retry where the ledger cannot."""
-        if self._clock() >= self._dispose_at:
-            self._dispose()
+        self._dispose()
         self.remove_old_heatmaps()
         if self._clock() >= self._rows_at:
             self._rows_at = self._clock() + ROWS_EVERY_SECONDS
+            remove_temporary_files(self._config.heatmap_folder)
             self.forget_old_rows()
 
     def _dispose(self) -> None:
-        for strip in self._ledger.strips.due_for_disposal(BATCH):
-            camera = self._cameras.get(strip.camera)
-            if camera is None or camera.when_done == "keep" or self._folder_is_away(strip.camera):
+        for camera in self._cameras.values():
+            paused = self._clock() < self._dispose_at.get(camera.name, 0.0)
+            if camera.when_done == "keep" or paused or self._folder_is_away(camera.name):
                 continue
-            try:
-                outcome = dispose(camera.folder, strip.path, strip.identity, strip.strip_id, camera.done_folder)
-            except OSError as error:
-                log.warning("camera %s: cannot %s %s: %s", camera.name, camera.when_done, show_name(strip.path), error)
-                self._dispose_at = self._clock() + DISPOSAL_PAUSE_SECONDS
-                return
-            self._ledger.strips.disposed(strip.row, outcome)
+            after = self._dispose_after.pop(camera.name, 0)
+            for strip, digest in self._ledger.strips.due_for_disposal(camera.name, after, BATCH):
+                try:
+                    outcome = dispose(camera.folder, strip, digest, camera.done_folder)
+                except OSError as error:
+                    name = show_name(strip.path)
+                    log.warning("camera %s: cannot %s %s: %s", camera.name, camera.when_done, name, error)
+                    self._dispose_at[camera.name] = self._clock() + DISPOSAL_PAUSE_SECONDS
+                    self._dispose_after[camera.name] = strip.row  # the next ones may work
+                    break
+                self._ledger.strips.disposed(strip.row, outcome)
 
     def remove_old_heatmaps(self) -> int:
         """Remove heatmaps that are too old, or the oldest while there are too many bytes.

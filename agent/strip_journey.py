@@ -15,11 +15,12 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent import messages
 from agent.errors import Action, AgentError, Blame, Reason, Reject, Retry, decide
-from agent.files import read_regular_file
+from agent.files import heatmap_stem, read_regular_file, remove_temporary_files
 from agent.ledger import NewResult
 from agent.ledger.strips import BACKLOG, LIVE
 from agent.logs import event
@@ -149,8 +150,9 @@ class StripJourney:
         return bool(self._in_work)
 
     def _rest(self, timeout_seconds: float) -> None:
-        soonest = min((waiting.until for waiting in self._waiting.values()), default=float("inf"))
-        self.bell.wait(max(0.0, min(timeout_seconds, soonest - self._clock())))
+        now = self._clock()
+        soonest = min((wait.until for wait in self._waiting.values() if wait.until > now), default=float("inf"))
+        self.bell.wait(min(timeout_seconds, soonest - now))
         self.bell.clear()
 
     # -- which strip is next -------------------------------------------------------------------------------------------
@@ -164,19 +166,8 @@ class StripJourney:
                 return
             camera = self._cameras[strip.camera]
             self._in_work[strip.strip_id] = strip
-            worker.send(
-                Job(
-                    strip_id=strip.strip_id,
-                    camera=strip.camera,
-                    folder=str(camera.folder),
-                    path=strip.path,
-                    size_bytes=strip.identity.size_bytes,
-                    mtime_ns=strip.identity.mtime_ns,
-                    ctime_ns=strip.identity.ctime_ns,
-                    revision=strip.revision,
-                    threshold=camera.threshold if camera.threshold is not None else self._config.scoring.threshold,
-                )
-            )
+            threshold = camera.threshold if camera.threshold is not None else self._config.scoring.threshold
+            worker.send(Job.of(strip, str(camera.folder), threshold))
 
     def _next_strip(self, *, fresh_only: bool) -> Strip | None:
         """Live strips before the backlog, cameras in turn, then those that a worker was lost on."""
@@ -185,6 +176,8 @@ class StripJourney:
         busy |= {strip.row for strip in self._in_work.values()}
         for lane in (LIVE, BACKLOG):
             for position, camera in enumerate(self._turns):
+                if self._folder_is_away(camera):
+                    continue
                 strip = self._ledger.strips.next_waiting(camera, lane, busy)
                 if strip is not None:
                     self._turns = self._turns[position + 1 :] + self._turns[: position + 1]
@@ -228,19 +221,23 @@ class StripJourney:
         return Reject(reason, answer.detail, model_fault=answer.model_fault)
 
     def _let_wait(self, strip: Strip, error: AgentError, since: float) -> None:
-        if isinstance(error, Retry) and error.blame is Blame.FILE and not strip.half_written:
-            self._ledger.strips.mark_half_written(strip.row)
         now = self._clock()
         pause = min(max(FIRST_LOOK_AGAIN_SECONDS, (now - since) / 2), LAST_LOOK_AGAIN_SECONDS)
-        until = now + min(pause, max(0.05, since + self._config.checks.incomplete_seconds - now))
-        self._waiting[strip.row] = _Waiting(since, until, strip.identity)
-        log.info("strip %s (%s/%s) waits: %s", strip.strip_id, strip.camera, show_name(strip.path), error)
+        if isinstance(error, Retry) and error.blame is Blame.FILE:
+            pause = min(pause, max(0.05, since + self._config.checks.incomplete_seconds - now))
+            if not strip.half_written:
+                self._ledger.strips.mark_half_written(strip.row)
+        level = logging.DEBUG if strip.row in self._waiting else logging.INFO
+        self._waiting[strip.row] = _Waiting(since, now + pause, strip.identity)
+        log.log(level, "strip %s (%s/%s) waits: %s", strip.strip_id, strip.camera, show_name(strip.path), error)
 
     def _worker_lost(self, worker: WorkerHandle, lost: Retry) -> None:
         """Blame the strip it was at, or, after three different ones in a row, the model or the box."""
         blamed = self._in_work[worker.jobs[0].strip_id] if worker.jobs else None
         self._in_work.clear()  # the second one never began: it waits in the ledger as before
         self.slot.lose(worker)
+        if blamed is not None:
+            self._remove_leftovers(blamed)
         self._judged(worker, None)
         if blamed is None:
             return
@@ -267,6 +264,11 @@ class StripJourney:
         except Retry as error:
             log.error("strip %s: cannot be recorded yet: %s", blamed.strip_id, error)  # noqa: TRY400 - the stack tells nothing
 
+    def _remove_leftovers(self, strip: Strip) -> None:
+        """Remove heatmaps that the lost worker was in the middle of writing."""
+        stem = heatmap_stem(strip.camera, strip.identity.mtime_ns, strip.path, strip.strip_id, strip.revision)
+        remove_temporary_files((self._config.heatmap_folder / stem).parent)
+
     # -- commit --------------------------------------------------------------------------------------------------------
 
     def _commit(
@@ -291,27 +293,22 @@ class StripJourney:
             topic=messages.strip_event_topic(strip.camera),
             dispose=camera.when_done != "keep",
         )
+        message = partial(
+            strip_message, self._config, camera, strip, judgement, reason, worker.facts,
+            stream=self._ledger.database.stream, model_sha256=worker.setup.model_sha256,
+        )  # fmt: skip
         payload = b""
 
         def build(seq: int, ts_ms: int) -> bytes:
             nonlocal payload
-            message = strip_message(
-                self._config,
-                camera,
-                strip,
-                judgement,
-                reason,
-                worker.facts,
-                stream=self._ledger.database.stream,
-                seq=seq,
-                ts_ms=ts_ms,
-                model_sha256=worker.setup.model_sha256,
-            )
-            payload = messages.encode(message)
+            payload = messages.encode(message(seq=seq, ts_ms=ts_ms))
             return payload
 
         seq = self._ledger.strips.commit(strip, result, build, self._config.outbox.max_messages)
         self._waiting.pop(strip.row, None)
+        if seq is None:
+            log.info("strip %s: its file was written on while it was judged; once more", strip.strip_id)
+            return
         event(
             log,
             logging.WARNING if verdict == "invalid" else logging.INFO,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
-from agent.records import FileIdentity, HeatmapFiles, Judgement
+from agent.records import FileIdentity, HeatmapFiles, Judgement, Strip
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -54,6 +54,13 @@ class Job:
     ctime_ns: int
     revision: int
     threshold: float | None
+
+    @classmethod
+    def of(cls, strip: Strip, folder: str, threshold: float | None) -> Job:
+        """Make one out of a strip of the ledger; `folder` is its camera's."""
+        found = strip.identity
+        return cls(strip.strip_id, strip.camera, folder, strip.path, found.size_bytes, found.mtime_ns, found.ctime_ns,
+                   strip.revision, threshold)  # fmt: skip
 
     @property
     def identity(self) -> FileIdentity:

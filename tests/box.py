@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml
-from broker import wait_for
+from tests.broker import wait_for
 
 from agent import control
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from broker import Subscriber
+    from tests.broker import Subscriber
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,6 +55,8 @@ class Box:
         self.config_file = folder / "agent.yaml"
         self.write_config()
         self.process: subprocess.Popen[bytes] | None = None
+        self.program = [sys.executable, "-m", "agent.cli"]
+        """What `start` runs; tests put a launcher here."""
 
     def write_config(self) -> None:
         """Write what `config` holds."""
@@ -70,7 +72,7 @@ class Box:
         """Start the service and wait until it answers."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config_file)],
+                [*self.program, "run", "--config", str(self.config_file)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,

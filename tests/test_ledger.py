@@ -109,9 +109,9 @@ def test_a_path_that_the_agent_removed_itself_is_always_new(ledger: Ledger) -> N
     """After a disposal the same name, size and mtime is a strip of its own."""
     strip = begin(ledger, file())
     ledger.strips.commit(strip, result(dispose=True), payload, PLENTY)
-    assert ledger.strips.due_for_disposal(10) == []  # not before the broker has it
+    assert ledger.strips.due_for_disposal(strip.camera, 0, 10) == []  # not before the broker has it
     acknowledge_all(ledger)
-    assert [due.row for due in ledger.strips.due_for_disposal(10)] == [strip.row]
+    assert [due.row for due, _ in ledger.strips.due_for_disposal(strip.camera, 0, 10)] == [strip.row]
     ledger.strips.disposed(strip.row, "done")
     assert ledger.strips.known([file()]) == set()
     ledger.strips.begin([file()])

@@ -133,13 +133,21 @@ class Strips:
 
     # -- commit --------------------------------------------------------------------------------------------------------
 
-    def commit(self, strip: Strip, result: NewResult, payload: Callable[[int, int], bytes], max_messages: int) -> int:
+    def commit(
+        self, strip: Strip, result: NewResult, payload: Callable[[int, int], bytes], max_messages: int
+    ) -> int | None:
         """Record the result, its message and its sequence number in one durable transaction; return `seq`.
 
         `payload(seq, ts_ms)` makes the message's bytes. Above `max_messages` the oldest waiting messages are dropped.
+        None when the strip has another file than the one that was judged by now (see `_follow_half_written`): nothing
+        is recorded, and it waits to be judged again.
         """
         ts_ms = now_ms()
         with self._database.transaction() as db:
+            judged = (strip.row, strip.identity.size_bytes, strip.identity.mtime_ns)
+            query = "SELECT 1 FROM strips WHERE state = 'waiting' AND id = ? AND size_bytes = ? AND mtime_ns = ?"
+            if db.execute(query, judged).fetchone() is None:
+                return None
             db.execute("INSERT INTO counters VALUES ('seq', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
             seq = int(db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()[0])
             db.execute(
@@ -171,11 +179,15 @@ class Strips:
 
     # -- disposal ------------------------------------------------------------------------------------------------------
 
-    def due_for_disposal(self, limit: int) -> list[Strip]:
-        """Return acknowledged strips whose file is to be moved or removed."""
+    def due_for_disposal(self, camera: str, after_row: int, limit: int) -> list[tuple[Strip, str]]:
+        """Return the camera's acknowledged strips whose file is to be moved or removed, each with its digest."""
         with self._database.reading() as db:
-            rows = db.execute(f"SELECT {_STRIP} FROM strips WHERE disposal = 'due' ORDER BY id LIMIT ?", (limit,))  # noqa: S608 - a constant
-            return [_strip(row) for row in rows]
+            rows = db.execute(
+                f"SELECT digest, {_STRIP} FROM strips WHERE disposal = 'due' AND camera = ? AND id > ? "  # noqa: S608 - a constant
+                "ORDER BY id LIMIT ?",
+                (camera, after_row, limit),
+            )
+            return [(_strip(row), digest) for digest, *row in rows]
 
     def disposed(self, row: int, outcome: str) -> None:
         """Record how the disposal ended: done | failed."""
@@ -242,7 +254,7 @@ def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> No
     )
 
 
-def _strip(row: tuple[Any, ...]) -> Strip:
+def _strip(row: Sequence[Any]) -> Strip:
     number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written = row
     identity = FileIdentity(size_bytes, mtime_ns, ctime_ns)
     return Strip(number, strip_id, camera, os.fsdecode(path), identity, attempts, revision, seen_ms, bool(half_written))
