@@ -67,7 +67,7 @@ def _remove_or_move(source: Path, target: Path | None) -> None:
     if target is None:
         source.unlink()
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     try:
         source.rename(target)
     except OSError:  # another file system: copy under a hidden name, then both steps are renames

@@ -95,6 +95,25 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_durable_folders: set[Path] = set()  # those whose names this process has flushed
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and the folders above it where they are missing; their names survive a power cut. Raises OSError.
+
+    The names are flushed once in each process even where the folder exists: who made it may have died before flushing.
+    """
+    if folder in _durable_folders and folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in folder.absolute().parents:
+        with contextlib.suppress(PermissionError):  # then it is not we who make names in it
+            fsync_folder(parent)
+        if parent.is_mount():
+            break
+    _durable_folders.add(folder)
+
+
 def remove_temporary_files(folder: Path) -> int:
     """Remove what writers that no longer live left in `folder` and below; return how many files that were.
 

@@ -7,6 +7,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 from agent.errors import ExitCode, Fatal
+from agent.files import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ OLD_WORKERS_SECONDS = 30.0
 def take_lock(state_folder: Path) -> IO[bytes]:
     """Become the one owner of the state folder. Raises Fatal while somebody else is."""
     try:
-        state_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(state_folder)
         lock = (state_folder / "lock").open("ab")
     except OSError as error:
         raise Fatal(ExitCode.CONFIG, f"cannot use the state folder {state_folder}: {error}") from error

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from agent import __version__, control, health, messages, sdnotify
 from agent.commands import CHANGING_COMMANDS, Desk, handle
 from agent.errors import ExitCode, Fatal, Retry
+from agent.files import make_folder
 from agent.housekeeping import Housekeeping, run_step
 from agent.inbox import read_trusted_keys
 from agent.ledger import open_ledger
@@ -275,7 +276,7 @@ def run_service(config: Config) -> ExitCode:
     lock = take_lock(state)
     wait_for_old_workers(state / "workers.lock")
     for folder in (state / "store" / "slots", config.heatmap_folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     service = Service(config, lock)
     signals = 0
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tifffile
 
-from agent.files import write_all_atomically
+from agent.files import make_folder, write_all_atomically
 from agent.records import HeatmapFiles
 from agent.worker.picture import draw
 
@@ -56,7 +56,7 @@ def write_heatmaps(
     contents[".json"] = _encode_regions(heatmap, scored, threshold, anomalous=anomalous)
     try:
         parent = (folder / stem).parent
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         if _free_bytes(parent) < settings.min_free_gib * GIB:
             return HeatmapFiles(state="no_space")
         write_all_atomically([(folder / (stem + suffix), content) for suffix, content in contents.items()])
