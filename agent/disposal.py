@@ -8,7 +8,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING
 
-from agent.files import HIDDEN_PREFIX, fsync_folder
+from agent.files import HIDDEN_PREFIX, fsync_folder, make_folder
 from agent.records import FileIdentity
 
 if TYPE_CHECKING:
