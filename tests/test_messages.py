@@ -54,7 +54,8 @@ RESULT: dict[str, Any] = {
 KEYS = (
     "schema msg_id stream seq revision ts ts_ms agent camera strip_id part_id file captured_ts_ms score threshold "
     "verdict verdict_code reason quality anomaly_area_px defect_count peak_row peak_col rescaled replayed model_id "
-    "model_version model_sha256 inference_ms total_ms heatmap_path heatmap_sha256 preview_path preview_url heatmap_state"
+    "model_version model_sha256 inference_ms total_ms heatmap_path heatmap_sha256 preview_path preview_url "
+    "heatmap_state"
 )
 MODEL_STATE_KEYS = (
     "schema slot active_model_id active_version active_sha256 active_since golden on_probation previous_sha256 "

@@ -159,7 +159,7 @@ def test_a_clean_stop_flushes_and_says_offline_with_the_reason(broker: Broker, o
     with Subscriber(broker.port) as subscriber:
         publisher = make_publisher(broker.port, outbox)
         connect(publisher)
-        payloads = fill(outbox, 300)
+        payloads = fill(outbox, 300)  # the publisher has not heard of any of them
         publisher.close("stopped by SIGTERM")
         assert not outbox.pending
         wait_for(lambda: len(subscriber.payloads(EVENT)) == 300, "all results")
@@ -176,7 +176,7 @@ def test_a_stop_is_bounded_when_the_broker_does_not_answer(broker: Broker, outbo
     """A dead link does not keep the service from stopping."""
     with TcpProxy(broker.port) as proxy:
         publisher = Publisher(make_config(proxy.port), outbox, stall_seconds=60.0)
-        connect(publisher)
+        step_until(publisher, lambda: publisher._presence.birth_arrived, "the link works")
         fill(outbox, 100)
         proxy.frozen = True
         started = time.monotonic()
@@ -244,7 +244,7 @@ def test_lost_acknowledgements_make_repeats_with_the_same_bytes(broker: Broker, 
     with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
         publisher = make_publisher(proxy.port, outbox)
         connect(publisher)
-        step_until(publisher, lambda: publisher._born, "the birth is acknowledged")
+        step_until(publisher, lambda: publisher._presence.birth_arrived, "the birth is acknowledged")
         proxy.answers_dropped = True
         payloads = fill(outbox, 30)
         step_until(publisher, lambda: len(subscriber.payloads(EVENT)) >= 16, "a window is sent")
@@ -550,10 +550,10 @@ def test_two_boxes_with_one_name_are_an_alarm(broker: Broker) -> None:
     """They throw each other out. Not every broker says so, but each sees the birth of the other."""
     first = make_publisher(broker.port)
     connect(first)
-    step_until(first, lambda: first._born, "its birth has arrived")
+    step_until(first, lambda: first._presence.birth_arrived, "its birth has arrived")
     second = make_publisher(broker.port)
     connect(second)
-    step_until(second, lambda: second._born, "its birth has arrived")
+    step_until(second, lambda: second._presence.birth_arrived, "its birth has arrived")
     step_until(first, lambda: "session_taken_over" in first.status().alarms, "alarm")
     second.close("test")
     first.close("test")
@@ -564,10 +564,10 @@ def test_a_restarted_agent_does_not_take_its_former_self_for_another(broker: Bro
     """What the last run left behind, will included, is no alarm."""
     first = make_publisher(broker.port)
     connect(first)
-    step_until(first, lambda: first._born, "its birth has arrived")
+    step_until(first, lambda: first._presence.birth_arrived, "its birth has arrived")
     second = make_publisher(broker.port)
     with Subscriber(broker.port) as subscriber:
-        step_until(second, lambda: second._born, "its birth has arrived")
+        step_until(second, lambda: second._presence.birth_arrived, "its birth has arrived")
         wait_for(lambda: len(states(subscriber, "agent")) >= 2, "will or old birth, and new birth")
         second.step(0.1)
         assert second.status().alarms == ()
@@ -588,7 +588,7 @@ def test_an_agent_that_is_called_offline_while_it_is_online_contradicts(broker: 
         version="",
     )
     publisher = make_publisher(broker.port)
-    step_until(publisher, lambda: publisher._born, "its birth has arrived")
+    step_until(publisher, lambda: publisher._presence.birth_arrived, "its birth has arrived")
     with Subscriber(broker.port) as subscriber:
         subscriber.publish(STATE + "agent", encode(late_will), retain=True)
         step_until(publisher, lambda: len(states(subscriber, "agent")) == 3, "birth, will, and birth again")
@@ -808,6 +808,62 @@ def test_a_process_that_was_stopped_for_a_while_keeps_its_connection(broker: Bro
     drain(publisher, outbox)
     assert publisher.status().last_error == ""
     publisher.close("test")
+
+
+def busy_share(publisher: Publisher, seconds: float = 0.6) -> float:
+    """Step as `run` does and return the share of the time that this thread was computing."""
+    started, computed = time.monotonic(), time.thread_time()
+    while time.monotonic() < started + seconds:
+        publisher.step(0.1)
+    return (time.thread_time() - computed) / (time.monotonic() - started)
+
+
+def test_waiting_costs_nothing_while_the_broker_is_away(outbox: ListOutbox) -> None:
+    """A night without a broker, with results pending, is not a night at full speed."""
+    fill(outbox, 100)
+    publisher = make_publisher(free_port(), outbox)
+    step_until(publisher, lambda: publisher.status().last_error, "an attempt")
+    assert busy_share(publisher) < 0.3
+    publisher.close("test")
+
+
+def test_waiting_costs_nothing_after_a_lost_connection(broker: Broker, outbox: ListOutbox) -> None:
+    """The same in the middle of a backlog, when the outbox fails on top."""
+    publisher = make_publisher(broker.port, outbox)
+    fill(outbox, 3000)
+    step_until(publisher, lambda: outbox.acknowledged, "some are acknowledged")
+    broker.kill()
+    step_until(publisher, lambda: not publisher.status().connected, "it noticed")
+    assert busy_share(publisher) < 0.3
+    outbox.broken = True
+    assert busy_share(publisher) < 0.3
+    publisher.close("test")
+
+
+@needs_mosquitto
+def test_waiting_costs_nothing_while_everything_is_refused(tmp_path: Path, outbox: ListOutbox) -> None:
+    """Also states that changed and must not be sent now."""
+    with Broker(tmp_path, _acl(tmp_path, "topic read strip-agent/#")) as broker:
+        publisher = make_publisher(broker.port, outbox)
+        publisher.set_state("state/health", b"1")
+        fill(outbox, 3000)
+        step_until(publisher, lambda: publisher.status().delivery == "refused", "refused")
+        publisher.set_state("state/health", b"2")
+        assert busy_share(publisher) < 0.3
+        publisher.close("test", flush_seconds=0.1)
+
+
+def test_waiting_costs_nothing_while_a_full_window_waits_for_answers(broker: Broker, outbox: ListOutbox) -> None:
+    """More to send, more states, and no room."""
+    with TcpProxy(broker.port) as proxy:
+        publisher = Publisher(make_config(proxy.port), outbox, stall_seconds=60.0)
+        step_until(publisher, lambda: publisher._presence.birth_arrived, "the link works")
+        proxy.frozen = True
+        fill(outbox, 100)
+        step_until(publisher, lambda: publisher._room() == 0, "the window is full")
+        publisher.set_state("state/health", b"1")
+        assert busy_share(publisher) < 0.3
+        publisher.close("test", flush_seconds=0.1)
 
 
 def test_connections_leave_no_threads_or_descriptors_behind(broker: Broker, outbox: ListOutbox) -> None:

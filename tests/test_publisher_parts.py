@@ -62,7 +62,8 @@ def test_a_state_that_changes_while_it_is_under_way_is_sent_afterwards() -> None
     assert states.take(1.0, 1, never_held) == []
     states.answered("state/health", taken=True)
     assert states.take(SPACING_SECONDS / 2, 1, never_held) == []
-    assert states.next_due() == pytest.approx(SPACING_SECONDS)
+    assert states.next_due(0.05) == pytest.approx(SPACING_SECONDS)
+    assert states.next_due(SPACING_SECONDS) is None
     assert states.take(SPACING_SECONDS, 1, never_held) == [("state/health", b"2")]
 
 

@@ -3,12 +3,16 @@
 - `link.py` keeps one connection
 - `window.py`: the outbox's messages under way, oldest first
 - `states.py`: the retained states, latest value only
+- `presence.py`: `state/agent`, the will, and others with our name
+- `pace.py`: how many messages at a time, and which one makes the broker hang up
 - `holds.py`: topics that the broker refuses
 - `proof.py`: whether messages really arrive, where the protocol does not say
+- `status.py`: what others see
 - `publisher.py` puts them together
 """
 
-from agent.publisher.publisher import Publisher, PublisherStatus
+from agent.publisher.publisher import Publisher
+from agent.publisher.status import PublisherStatus
 from agent.publisher.window import Outbox
 
 __all__ = ["Outbox", "Publisher", "PublisherStatus"]

@@ -78,9 +78,9 @@ class Holds:
                     rows.append(hold.lowest_row)
         return min(rows, default=None)
 
-    def next_due(self) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When the next topic has rested long enough (monotonic); None when none rests."""
-        return min((h.until for h in self._holds.values() if h.stage is _Stage.RESTING), default=None)
+        return min((hold.until for hold in self._holds.values() if hold.until > now), default=None)
 
     def clear(self) -> None:
         """Forget all: a new connection may have other rights."""

@@ -73,7 +73,8 @@ class States:
         with self._lock:
             return all(held(topic) or not (state.changed or state.under_way) for topic, state in self._states.items())
 
-    def next_due(self) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When the next value that is only being spaced out may be sent (monotonic), None when there is none."""
         with self._lock:
-            return min((s.not_before for s in self._states.values() if s.changed and not s.under_way), default=None)
+            waiting = [state.not_before for state in self._states.values() if state.changed and not state.under_way]
+        return min((at for at in waiting if at > now), default=None)

@@ -52,7 +52,7 @@ class Window:
         self._busy: set[int] = set()  # rows of the three above
         self._pause_seconds = 0.0
         self._paused_until = 0.0
-        self.more_to_fetch = False  # `take` stopped for now, not for lack of rows
+        self.more_to_fetch = True  # for all that is known; `take` finds out
 
     @property
     def unanswered(self) -> int:
@@ -79,6 +79,7 @@ class Window:
         self._busy.difference_update(message.row for message in self._sent.values())
         self._sent.clear()
         self.go_back(0)
+        self.more_to_fetch = True
 
     def go_back(self, row: int | None) -> None:
         """Fetch again from this row on."""
@@ -152,9 +153,9 @@ class Window:
         self._busy.difference_update(rows)
         return len(rows)
 
-    def next_due(self) -> float | None:
-        """When the outbox is asked again after it raised (monotonic)."""
-        return self._paused_until if self.in_trouble else None
+    def next_due(self, now: float) -> float | None:
+        """When the outbox is asked again after it raised (monotonic); None when it may be asked now."""
+        return self._paused_until if self._paused_until > now else None
 
     def _fetch(self, now: float) -> bool:
         """Read on from the cursor; False when there was nothing, or the outbox did not work."""

@@ -1,0 +1,66 @@
+"""What a connection reports, and the reason codes of MQTT 5 that matter here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ProtocolName = Literal["5", "3.1.1"]
+
+SUCCESS = 0
+NO_MATCHING_SUBSCRIBERS = 0x10
+FAILURE = 0x80  # this code and all above it
+UNSUPPORTED_PROTOCOL = 0x84
+BAD_USER_OR_PASSWORD = 0x86
+NOT_AUTHORIZED = 0x87
+SESSION_TAKEN_OVER = 0x8E
+TOPIC_NAME_INVALID = 0x90
+PACKET_TOO_LARGE = 0x95
+QUOTA_EXCEEDED = 0x97
+PAYLOAD_FORMAT_INVALID = 0x99
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The other side took the TCP connection (and the TLS handshake); CONNECT is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker has accepted the connection and lets this many QoS 1 messages be unanswered at a time."""
+
+    receive_maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The broker has answered message `mid`; `code` below `FAILURE` means that it took it. Over 3.1.1 always 0."""
+
+    mid: int
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message from a topic that was subscribed."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event of a connection.
+
+    `reached` says that the other side took the TCP connection (and the TLS handshake). `code` is the broker's reason,
+    None when it gave none.
+    """
+
+    reached: bool
+    code: int | None
+    text: str
+
+
+Event = Opened | Connected | Acked | Received | Ended

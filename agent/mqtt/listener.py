@@ -1,0 +1,73 @@
+"""What paho calls, turned into events."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from agent.mqtt.events import FAILURE, Acked, Connected, Ended, Event, Opened, Received
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import paho.mqtt.client as paho
+
+_PACKET_IDS = 65535
+# What paho says when it ends a connection by itself; every other end shows in the thread.
+_OWN_DISCONNECTS = {0x8D: "the broker did not answer a ping", 0x82: "the broker broke the MQTT protocol"}
+
+
+class Listener:
+    """What paho calls, turned into events. It does not know paho's client: a cycle would keep that, and its socket."""
+
+    def __init__(self, ring: Callable[[], object]) -> None:
+        self.events: deque[Event] = deque()
+        self.maximum_packet_bytes: int | None = None
+        self._ring = ring
+
+    def add(self, event: Event) -> None:
+        """Put an event where `Connection.take_events` finds it."""
+        self.events.append(event)
+        self._ring()
+
+    def listen_to(self, client: paho.Client) -> None:
+        """Have paho call this."""
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_register_write = self._on_socket_register_write
+
+    def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self.add(Ended(reached=True, code=reason.value, text=_text(reason, properties)))
+            return
+        self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self.add(Connected(getattr(properties, "ReceiveMaximum", _PACKET_IDS)))
+
+    def _on_disconnect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.add(Ended(reached=True, code=reason.value, text=_text(reason, properties)))
+        elif reason.value in _OWN_DISCONNECTS:
+            self.add(Ended(reached=True, code=None, text=_OWN_DISCONNECTS[reason.value]))
+
+    def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        self.add(Acked(mid, reason.value, _text(reason, properties) if reason.value >= FAILURE else ""))
+
+    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        self.add(Received(message.topic, bytes(message.payload), message.retain))
+
+    def _on_socket_open(self, _client: Any, _userdata: Any, sock: Any) -> None:
+        self.add(Opened())
+        # A small message must not wait for the acknowledgement of the one before it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_socket_register_write(self, _client: Any, _userdata: Any, _sock: Any) -> None:
+        """Nothing to do; that it is set keeps `publish` from writing to the socket in the caller's thread."""
+
+
+def _text(reason: Any, properties: Any) -> str:
+    explained = getattr(properties, "ReasonString", "")
+    return f"{reason}: {explained}" if explained else str(reason)
