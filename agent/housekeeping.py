@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -95,8 +96,11 @@ class Housekeeping:
                 if saved.committed_ms >= oldest_kept_ms and excess <= 0:
                     break
                 stem = heatmap_stem(saved.camera, saved.mtime_ns, saved.path, saved.strip_id, saved.revision)
+                heatmap = self._config.heatmap_folder / stem
                 for suffix in HEATMAP_SUFFIXES:
-                    (self._config.heatmap_folder / f"{stem}{suffix}").unlink(missing_ok=True)
+                    heatmap.with_name(f"{heatmap.name}{suffix}").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # other heatmaps of that day, or somebody's files, are in it
+                    heatmap.parent.rmdir()
                 excess -= saved.size_bytes
                 gone.append(saved.seq)
             self._ledger.purge.heatmaps_removed(gone)

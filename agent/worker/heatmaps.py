@@ -59,7 +59,12 @@ def write_heatmaps(
         make_folder(parent)
         if _free_bytes(parent) < settings.min_free_gib * GIB:
             return HeatmapFiles(state="no_space")
-        write_all_atomically([(folder / (stem + suffix), content) for suffix, content in contents.items()])
+        files = [(folder / (stem + suffix), content) for suffix, content in contents.items()]
+        try:
+            write_all_atomically(files)
+        except FileNotFoundError:  # housekeeping has just removed the folder, which was empty
+            make_folder(parent)
+            write_all_atomically(files)
     except OSError as error:
         return HeatmapFiles(state="no_space" if error.errno in _DISK_FULL else "failed")
     return HeatmapFiles(

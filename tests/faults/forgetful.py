@@ -1,12 +1,12 @@
 """A file system in memory that forgets at a power cut what was not flushed. Linux FUSE, spoken directly; needs root.
 
 What is written is seen at once. What survives a cut is decided pessimistically, as POSIX allows it and as no kind file
-system does it: bytes and sizes of a file only by fsync(file), names (creation, removal, renaming) only by fsync(folder);
-a file's fsync does not make its name durable, and a renaming between two folders is two changes. Of what was not
-flushed a random part may have reached the disk all the same, out of order and torn at sectors of 512 bytes.
+system does it: bytes and sizes of a file only by fsync(file), names (creation, removal, renaming) only by
+fsync(folder); a file's fsync does not make its name durable, and a renaming between two folders is two changes. Of what
+was not flushed a random part may have reached the disk all the same, out of order and torn at sectors of 512 bytes.
 
     python -m tests.faults.forgetful MOUNTPOINT     then a line on stdin for each command, answered by a line of JSON:
-    cut SEED     lose the power: what was not flushed is gone, everybody who still has files open gets errors; mount again
+    cut SEED     lose the power: what was not flushed is gone, whoever still has files open gets errors; mount again
     full N       no more than N bytes from now on (-1: no limit): ENOSPC
     end          unmount and leave
 
@@ -80,7 +80,7 @@ class Node:
         self.data_under_way.clear()
 
     def lose_power(self, rng: random.Random, luck: float) -> int:
-        """Go back to what is on the disk; `luck` is the chance that something unflushed got there. Return the losses."""
+        """Forget what is not on the disk; `luck` is the chance that it got there unflushed. Return how much is lost."""
         lost = 0
         for names in self.names_under_way:  # a folder's changes are kept in order
             if rng.random() >= luck:
@@ -244,7 +244,9 @@ class Tree:
     def set_attributes(self, number: int, body: bytes) -> bytes:
         """SETATTR."""
         node = self.nodes[number]
-        valid, _, _, size, _, _, mtime, _, _, mtime_ns, _, mode, _, uid, gid, _ = struct.unpack_from("<IIQQQQQQIIIIIIII", body)
+        valid, _, _, size, _, _, mtime, _, _, mtime_ns, _, mode, _, uid, gid, _ = struct.unpack_from(
+            "<IIQQQQQQIIIIIIII", body
+        )
         if valid & 1:
             node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(mode)
         if valid & 2:
@@ -351,7 +353,9 @@ class Mount:
                 tree.nodes[number].flush()
                 return b""
             case 26:
-                return struct.pack("<IIIIHHIIHHIIH11H", 7, 31, 128 << 10, 1 << 5, 16, 12, MAX_WRITE, 1, 0, 0, 0, 0, *[0] * 12)
+                return struct.pack(
+                    "<IIIIHHIIHHIIH11H", 7, 31, 128 << 10, 1 << 5, 16, 12, MAX_WRITE, 1, 0, 0, 0, 0, *[0] * 12
+                )
             case 28:
                 _, offset, size = struct.unpack_from("<QQI", body)
                 return tree.list_folder(number, offset, size)

@@ -51,8 +51,8 @@ def judge(
 ) -> Verdict:
     """Wait until everything that was written is published or skipped, then let both judges speak.
 
-    Every strip has exactly one message for each of its revisions, repeats are the same bytes, the sequence numbers of a
-    stream have no gap, and the audit counts the same by verdict and by camera, with nothing pending and nothing dropped.
+    Every strip has exactly one message for each of its revisions, repeats are the same bytes, the sequence numbers of
+    a stream have no gap, and the audit counts the same by verdict and camera, with nothing pending or dropped.
     `messages_arrived=False` where the subscriber itself was cut off: then only what it got is compared.
     """
 

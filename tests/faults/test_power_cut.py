@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from agent.store import is_intact, load_slot
 from tests.box import ROOT, Box, unique_results
 from tests.broker import Broker, Subscriber
 from tests.faults.judging import Written, judge
@@ -24,10 +25,10 @@ from tests.faults.reliability import Row, tell
 from tests.models import difference_model
 from tests.strips import write_strip
 
-from agent.store import is_intact, load_slot
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Self
 
 HEIGHT, WIDTH = 128, 128
 
@@ -88,13 +89,15 @@ class Writer:
         self._box = box
         self._templates = [folder / f"template{number}.tif" for number in range(8)]
         for number, path in enumerate(self._templates):
-            write_strip(path, defect=number % 3 == 0, seed=number, height=HEIGHT, width=WIDTH, dtype="uint8", channels=3)
+            write_strip(
+                path, defect=number % 3 == 0, seed=number, height=HEIGHT, width=WIDTH, dtype="uint8", channels=3
+            )
         self._push_models = models
         self._folder = folder
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera")
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -172,7 +175,7 @@ def _highest_version(subscriber: Subscriber) -> int:
 
 def _cut_power(folder: Path, cuts: int, seed: int) -> tuple[str, int]:
     """Cut the power `cuts` times at random moments; return the figures."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     lost = in_use = 0
     known: set[str] = set()
     with (
@@ -221,10 +224,10 @@ def _deleted_in_the_end(box: Box) -> bool:
 ROW = {
     "group": "Power",
     "fault": "power cut at a random moment",
-    "promise": "what was published stays in the ledger with the same bytes, its heatmaps are whole, the store holds the "
-    "announced model; no strip is lost, none gets two ids; a camera's file is removed only after its acknowledgement",
-    "how": "state and heatmaps on a FUSE file system that forgets what was not flushed (bytes by fsync of the file, names "
-    "by fsync of the folder; a random part survives out of order, torn at sectors); everything killed with -9",
+    "promise": "what was published stays in the ledger with the same bytes, its heatmaps are whole, the store holds "
+    "the announced model; no strip is lost, none gets two ids; a camera's file is removed only once acknowledged",
+    "how": "state and heatmaps on a FUSE file system that forgets what was not flushed (bytes by fsync of the file, "
+    "names by fsync of the folder; a random part survives out of order, torn at sectors); everything killed with -9",
 }
 
 

@@ -1,0 +1,204 @@
+"""Housekeeping, called by hand: what goes by age, by bytes and by free space, and above all what stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.config import Config
+from agent.files import HEATMAP_SUFFIXES, heatmap_stem
+from agent.housekeeping import BUILT_MS, DAY_MS, Housekeeping
+from agent.ledger import Ledger, NewResult, open_ledger
+from agent.ledger.strips import now_ms
+from agent.records import FileIdentity, SettledFile, Strip
+from tests.faults.reliability import Row, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KIB = 1024
+
+
+class Line:
+    """A ledger with strips whose heatmaps exist, and the housekeeping that tidies them."""
+
+    def __init__(self, folder: Path, **heatmaps: Any) -> None:
+        self.camera = folder / "camera"
+        self.camera.mkdir(exist_ok=True)
+        settings = {"keep_days": 10000, "keep_gib": 1000, "min_free_gib": 0} | heatmaps
+        self.config = Config.model_validate(
+            {
+                "agent": {"state_folder": str(folder)},
+                "cameras": [{"name": "top", "folder": str(self.camera)}],
+                "heatmaps": settings,
+                "ledger": {"keep_days": 1},
+            }
+        )
+        self.heatmaps = self.config.heatmap_folder
+        self.ledger: Ledger = open_ledger(folder / "ledger.db")
+        self.wall_ms = now_ms()
+        self.away = False
+        self.housekeeping = Housekeeping(
+            self.config, self.ledger, folder_is_away=lambda _: self.away, wall_ms=lambda: self.wall_ms
+        )
+
+    def strip(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
+        """Bring a strip through; return its heatmap files."""
+        source = self.camera / name
+        source.write_bytes(b"strip")
+        self.ledger.strips.begin([SettledFile("top", name, FileIdentity.of(source.stat()))])
+        strip = self.ledger.strips.next_waiting("top", 0, ())
+        assert strip is not None
+        result = NewResult("ok", "", 0.1, "m", heatmap_bytes, "d", "event/strip/top", dispose=False)
+        self.ledger.strips.commit(strip, result, lambda seq, _: json.dumps({"seq": seq}).encode(), 10**6)
+        if acknowledged:
+            self.acknowledge()
+        return self._write_heatmaps(strip, heatmap_bytes)
+
+    def acknowledge(self) -> None:
+        """Let the broker have everything."""
+        self.ledger.outbox.acknowledge([message.row for message in self.ledger.outbox.next_outbox_messages(0, 1000)])
+
+    def _write_heatmaps(self, strip: Strip, size: int) -> list[Path]:
+        stem = heatmap_stem("top", strip.identity.mtime_ns, strip.path, strip.strip_id, strip.revision)
+        paths = [self.heatmaps / f"{stem}{suffix}" for suffix in HEATMAP_SUFFIXES]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.write_bytes(bytes(size // len(paths)))
+        return paths
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    """Make a line without limits."""
+    made = Line(tmp_path)
+    yield made
+    made.ledger.database.close()
+
+
+def _with_limits(line: Line, **limits: float) -> None:
+    heatmaps = line.config.heatmaps.model_copy(update=limits)
+    line.housekeeping._config = line.config.model_copy(update={"heatmaps": heatmaps})
+
+
+def _there(paths: list[Path]) -> bool:
+    """All of them, or none."""
+    found = {path.exists() for path in paths}
+    assert len(found) == 1, paths
+    return found.pop()
+
+
+def test_heatmaps_go_by_age_and_only_those_of_acknowledged_results(line: Line) -> None:
+    """After keep_days the files of a result go; those the broker does not have yet stay whatever their age."""
+    done = line.strip("a.tif")
+    waiting = line.strip("b.tif", acknowledged=False)
+    _with_limits(line, keep_days=30)
+    line.wall_ms += 29 * DAY_MS
+    assert line.housekeeping.remove_old_heatmaps() == 0
+    line.wall_ms += 2 * DAY_MS
+    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert (_there(done), _there(waiting)) == (False, True)
+    line.acknowledge()
+    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert not _there(waiting)
+    assert not waiting[0].parent.exists(), "an empty folder of a day is left behind"
+    assert line.ledger.report.audit().balanced
+
+
+def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> None:
+    """A boot in 1970 removes neither heatmaps nor rows, nor does one that comes back from there."""
+    kept = line.strip("a.tif")
+    (line.camera / "a.tif").unlink()
+    _with_limits(line, keep_days=1)
+    line.wall_ms = BUILT_MS - 1
+    assert line.housekeeping.remove_old_heatmaps() == 0
+    assert line.housekeeping.forget_old_rows() == 0
+    assert _there(kept)
+
+
+def test_the_oldest_heatmaps_go_while_there_are_too_many_bytes(line: Line) -> None:
+    """keep_gib holds: oldest first, no more than necessary."""
+    strips = [line.strip(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(6)]
+    _with_limits(line, keep_gib=10 * KIB / 2**30)
+    assert line.housekeeping.remove_old_heatmaps() == 3
+    assert [_there(paths) for paths in strips] == [False] * 3 + [True] * 3
+    assert line.housekeeping.remove_old_heatmaps() == 0
+
+
+def test_the_oldest_heatmaps_go_while_there_is_too_little_free_space(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """min_free_gib holds: as many go as are missing to a quarter above the floor, and no pending one."""
+    pending = line.strip("0.tif", acknowledged=False)
+    strips = [line.strip(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(1, 4)]
+    line.ledger.database._connection.execute("UPDATE outbox SET state = 'pending' WHERE id = 1")
+    real = os.statvfs(line.heatmaps)
+    _with_limits(line, min_free_gib=16 * KIB / 2**30)
+    free_now = os.statvfs_result((1, 1, *real[2:4], 15 * KIB, *real[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: free_now)
+    assert line.housekeeping.remove_old_heatmaps() == 2  # 5 KiB are missing to 20 KiB
+    assert [_there(paths) for paths in strips] == [False, False, True]
+    assert _there(pending)
+
+
+def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Path) -> None:
+    """Files of others among the heatmaps stay, links too; a heatmap that is gone already is no error."""
+    mine = line.strip("a.tif")
+    other = mine[0].with_name("notes of the shift leader.png")
+    lookalike = mine[0].with_name(mine[0].name.replace("-r1", "-r2"))
+    precious = tmp_path / "precious.tiff"
+    link = mine[0].with_name("link.tiff")
+    for path in (other, lookalike, precious):
+        path.write_bytes(b"precious")
+    link.symlink_to(precious)
+    mine[1].unlink()
+    _with_limits(line, keep_days=1)
+    line.wall_ms += 5 * DAY_MS
+    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert not any(path.exists() for path in mine)
+    assert all(path.read_bytes() == b"precious" for path in (other, lookalike, precious, link))
+
+
+def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> None:
+    """A row whose file a scan could find again stays, else the strip would be scored twice; the audit balances."""
+    line.strip("gone.tif")
+    line.strip("there.tif")
+    line.strip("pending.tif", acknowledged=False)
+    (line.camera / "gone.tif").unlink()
+    (line.camera / "pending.tif").unlink()
+    line.wall_ms += 2 * DAY_MS
+    line.away = True
+    assert line.housekeeping.forget_old_rows() == 0, "a folder that is away says nothing about its files"
+    line.away = False
+    assert line.housekeeping.forget_old_rows() == 1
+    rows = line.ledger.report.list_strips(state=None, camera=None, limit=10)
+    assert {row["file"] for row in rows} == {"there.tif", "pending.tif"}
+    audit = line.ledger.report.audit()
+    assert audit.balanced, audit.problems
+    assert audit.cameras[0].seen == 3
+    tell(
+        Row(
+            "Disk",
+            "retention by age, by bytes, by free space",
+            "oldest first, never a heatmap of an unacknowledged result, never a file the agent did not write, no row "
+            "whose file is still there; nothing while the clock is before the build date",
+            "housekeeping's steps called by hand on real files, with a clock that is an argument",
+            "every limit held exactly; other files, links and lookalikes untouched; the audit balances",
+        )
+    )
+
+
+def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
+    """No strip has to come by: a step at any time disposes, removes and forgets."""
+    line = Line(tmp_path, keep_days=1)
+    mine = line.strip("a.tif")
+    (line.camera / "a.tif").unlink()
+    line.wall_ms += 3 * DAY_MS
+    line.housekeeping.step()
+    assert not _there(mine)
+    assert line.ledger.report.list_strips(state=None, camera=None, limit=10) == []
+    line.ledger.database.close()
