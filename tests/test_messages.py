@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped] # it brings no types
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent import messages
+from agent import messages, publisher
 from agent.messages import Message, StripResult
+from tools.docs_messages import message_pages
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 RESULT: dict[str, Any] = {
     "msg_id": "3f2a-17",
@@ -163,3 +168,33 @@ def test_a_payload_without_a_schema_in_front_has_no_schema_name(payload: bytes) 
 def test_times_are_utc_with_milliseconds(unix_ms: int, text: str) -> None:
     """Always the same length, so that texts sort as times do."""
     assert messages.utc_text(unix_ms) == text
+
+
+def test_the_published_pages_are_those_of_the_code() -> None:
+    """docs/messages.md, docs/schemas/ and docs/asyncapi.yaml never drift from what is sent."""
+    for name, text in message_pages().items():
+        assert (DOCS / name).read_text() == text, f"docs/{name} is not up to date; run: make docs"
+    assert {f"schemas/{file.name}" for file in (DOCS / "schemas").iterdir()} < message_pages().keys()
+
+
+def test_every_topic_and_alarm_of_the_publisher_is_explained() -> None:
+    """What can be seen on MQTT is in the documentation."""
+    page = (DOCS / "messages.md").read_text()
+    topics = [
+        messages.strip_event_topic("{camera}"),
+        messages.model_event_topic("{slot}"),
+        messages.last_strip_topic("{camera}"),
+        messages.model_state_topic("{slot}"),
+        messages.STATE_AGENT,
+        messages.STATE_HEALTH,
+    ]
+    described = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
+    assert [channel["address"] for channel in described["channels"].values()] == [
+        f"strip-agent/{{agent}}/{topic}" for topic in topics
+    ]
+    assert all(f"`{topic}`" in page for topic in topics)
+    source = "".join(file.read_text() for file in Path(publisher.__file__).parent.glob("*.py"))
+    alarms = set(re.findall(r'"([a-z]+_[a-z_]+)": (?:self|now|not)', source))
+    alarms |= set(re.findall(r'alarms\.add\("([a-z_]+)"\)', source)) | {"publish_refused", "not_authorized"}
+    assert len(alarms) >= 8
+    assert all(f"`{alarm}`" in page for alarm in alarms)

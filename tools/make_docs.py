@@ -8,13 +8,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.docs_configuration import configuration_markdown
+from tools.docs_messages import message_pages
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def pages() -> dict[str, str]:
     """Return the text of every page that is made, by its path below docs/."""
-    return {"configuration.md": configuration_markdown()}
+    return {"configuration.md": configuration_markdown(), **message_pages()}
 
 
 def main() -> int:

@@ -1,0 +1,189 @@
+"""docs/messages.md, docs/schemas/ and docs/asyncapi.yaml out of the messages' models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from agent import __version__, messages
+
+BASE = "strip-agent/{agent}"
+
+# Topic below the base topic, schema, retained, when. `{camera}` and `{slot}` stand for any of them.
+TOPICS = (
+    ("event/strip/{camera}", "strip-result/1", False, "One for each result; through the outbox."),
+    ("event/model/{slot}", "model-event/1", False, "What happened to a slot's models; through the outbox."),
+    ("state/last_strip/{camera}", "strip-result/1", True, "The newest strip of a camera, for HMIs."),
+    ("state/model/{slot}", "model-state/1", True, "What is active, what was refused last and why."),
+    ("state/agent", "agent-state/1", True, "Whether the agent is connected; the will is one of these."),
+    ("state/health", "health/1", True, "How the agent is; on change and each minute."),
+)
+
+INTRODUCTION = """\
+# Messages
+
+Everything the agent says over MQTT. JSON, UTF-8, QoS 1. Each message is one flat object with constant keys and
+constant types: a float is always written as a float (`0.0`), "" stands for "there is none", and there is no null, no
+NaN and no array. The JSON Schemas are in [`schemas/`](schemas/), an AsyncAPI 3.0 description is in
+[`asyncapi.yaml`](asyncapi.yaml).
+
+The topics are below `mqtt.base_topic`, which is `strip-agent/<agent.name>` unless it is configured.
+
+"""
+
+RULES = """
+## What a subscriber can rely on
+
+- **Nothing is lost between the box and the broker.** A result stays in the outbox until the broker has acknowledged it
+  with a success code. Results of an outage arrive afterwards, oldest first.
+- **Repeats happen** when an acknowledgement is lost. A repeat has the same bytes and carries no sign of being one: drop
+  it by `msg_id`.
+- **`seq` shows a loss.** It counts the results of a ledger without gaps; a new ledger has a new `stream`. A missing
+  number was lost behind the broker, for example because mosquitto keeps 1000 messages for a subscriber that is away
+  (`max_queued_messages`), or because the subscriber asked for QoS 0. Otherwise `strip-agent audit` names it: parked,
+  or dropped because the outbox was full.
+- **Order.** First deliveries come in the order of `seq`. A topic that the broker refuses for a while catches up later.
+- **`event/` is not retained, `state/` is.** States are the latest value only: not more than ten a second are sent for
+  each topic, values in between are left out, and all of them are sent again on every connection. `state/last_strip`
+  only moves to a newer strip.
+- **New keys may be added** under the same schema name. A key that goes away or changes its type means a new schema
+  name and a new topic.
+- Over MQTT 5 each message has the content type `application/json` and a user property `schema`.
+
+## Is it still there?
+
+`state/agent` is online from the first moment of a connection. When the connection just ends, the broker publishes the
+will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself, with its own reason. A
+retained message outlives its sender: believe `state/health` only until `ts_ms` plus `valid_for_s`.
+
+## What an acknowledgement is worth
+
+`delivery` in `state/health` and in `strip-agent status`:
+
+- `verified`: the broker has what it acknowledged. Over MQTT 5 a denied message is answered with "not authorized". Over
+  3.1.1 it is answered like any other; there the agent subscribes to each topic it publishes to until the first of its
+  own messages has come back, for which it needs the right to read them.
+- `unverified`: MQTT 3.1.1, and on some topic nothing has come back. The broker may be throwing results away.
+- `refused`: the broker answers that it does not take messages on some topic. They wait in the outbox and are tried
+  again, at most a minute apart; other topics go on.
+- `down`: not connected.
+
+## Alarms of the publisher
+
+- `broker_unreachable`: not connected for half a minute; `broker_error` says why.
+- `login_refused`: wrong user or password, or not allowed to connect. The password file is read for each attempt.
+- `not_authorized`: the broker's access list lacks a topic of this agent.
+- `quota_exceeded`: the broker takes no more for now.
+- `publish_refused`: the broker refuses messages for another reason; the log names it.
+- `delivery_unverified`: for more than ten seconds `unverified`.
+- `session_taken_over`: another agent has the same name. Two boxes must not share `agent.name`. Stays for ten minutes.
+- `unstable_connection`: three connections in a row ended within half a minute.
+- `outbox_error`: the ledger cannot be read or written; see the log.
+
+A message that the broker can never take is parked: set aside, counted (`outbox_parked`) and named by
+`strip-agent audit`. Its reason is `too_large` (for the broker's limit), `topic_invalid`, `payload_invalid`, or
+`broker_disconnects` when the broker hung up five times in a row on this message, sent alone.
+
+## What the broker must allow
+
+To write `{base}/event/#` and `{base}/state/#`, and to read `{base}/state/agent`; with MQTT 3.1.1 to read
+`{base}/event/#` as well. The will is on `{base}/state/agent`.
+"""
+
+
+def message_pages() -> dict[str, str]:
+    """Return the text of every page, by its path below docs/."""
+    schemas = messages.schemas()
+    pages = {"messages.md": _markdown(schemas), "asyncapi.yaml": _asyncapi(schemas)}
+    for name, schema in schemas.items():
+        pages[f"schemas/{_file_name(name)}"] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return pages
+
+
+def _file_name(schema: str) -> str:
+    return schema.replace("/", "-") + ".json"
+
+
+def _markdown(schemas: dict[str, dict[str, Any]]) -> str:
+    lines = ["| topic | schema | retained | when |", "|---|---|---|---|"]
+    lines += [
+        f"| `{topic}` | [`{schema}`](#{schema.replace('/', '')}) | {'yes' if retained else 'no'} | {when} |"
+        for topic, schema, retained, when in TOPICS
+    ]
+    parts = [INTRODUCTION, "\n".join(lines), "\n", RULES]
+    for name, schema in schemas.items():
+        parts += [f"\n## {name}\n\n{schema['description']}\n\n| key | type | |\n|---|---|---|\n"]
+        parts += [
+            f"| `{key}` | {_type(key_schema)} | {_text(key_schema)} |\n"
+            for key, key_schema in schema["properties"].items()
+        ]
+    return "".join(parts)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return " ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    return {"string": "text", "integer": "whole number", "number": "float", "boolean": "true or false"}[schema["type"]]
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return " ".join(schema["description"].split()).replace("|", "\\|")
+
+
+def _asyncapi(schemas: dict[str, dict[str, Any]]) -> str:
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    for topic, schema, retained, when in TOPICS:
+        name = topic.replace("/{camera}", "").replace("/{slot}", "").replace("/", "_")
+        parameters = {"agent": {"description": "Name of the box."}}
+        if "{camera}" in topic:
+            parameters["camera"] = {"description": "Name of the camera."}
+        if "{slot}" in topic:
+            parameters["slot"] = {"description": "Name of the model slot."}
+        message = _message_name(schema)
+        channels[name] = {
+            "address": f"{BASE}/{topic}",
+            "description": when,
+            "parameters": parameters,
+            "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        }
+        operations[f"publish_{name}"] = {
+            "action": "send",
+            "channel": {"$ref": f"#/channels/{name}"},
+            "bindings": {"mqtt": {"qos": 1, "retain": retained, "bindingVersion": "0.2.0"}},
+        }
+    document = {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "strip-agent",
+            "version": __version__,
+            "description": "What the agent publishes. The addresses are those of the default mqtt.base_topic.",
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": {
+                _message_name(name): {
+                    "name": name,
+                    "contentType": "application/json",
+                    "description": schema["description"],
+                    "payload": {
+                        "schemaFormat": "application/schema+json;version=2020-12",
+                        "schema": {"$ref": f"./schemas/{_file_name(name)}"},
+                    },
+                }
+                for name, schema in schemas.items()
+            }
+        },
+    }
+    header = "# Made by `make docs` from the messages' models; do not edit.\n"
+    return header + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _message_name(schema: str) -> str:
+    return schema.replace("/", "_").replace("-", "_")
