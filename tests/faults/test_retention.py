@@ -46,7 +46,7 @@ class Line:
             self.config, self.ledger, folder_is_away=lambda _: self.away, wall_ms=lambda: self.wall_ms
         )
 
-    def strip(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
+    def bring(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
         """Bring a strip through; return its heatmap files."""
         source = self.camera / name
         source.write_bytes(b"strip")
@@ -94,8 +94,8 @@ def _there(paths: list[Path]) -> bool:
 
 def test_heatmaps_go_by_age_and_only_those_of_acknowledged_results(line: Line) -> None:
     """After keep_days the files of a result go; those the broker does not have yet stay whatever their age."""
-    done = line.strip("a.tif")
-    waiting = line.strip("b.tif", acknowledged=False)
+    done = line.bring("a.tif")
+    waiting = line.bring("b.tif", acknowledged=False)
     _with_limits(line, keep_days=30)
     line.wall_ms += 29 * DAY_MS
     assert line.housekeeping.remove_old_heatmaps() == 0
@@ -111,7 +111,7 @@ def test_heatmaps_go_by_age_and_only_those_of_acknowledged_results(line: Line) -
 
 def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> None:
     """A boot in 1970 removes neither heatmaps nor rows, nor does one that comes back from there."""
-    kept = line.strip("a.tif")
+    kept = line.bring("a.tif")
     (line.camera / "a.tif").unlink()
     _with_limits(line, keep_days=1)
     line.wall_ms = BUILT_MS - 1
@@ -122,7 +122,7 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
 
 def test_the_oldest_heatmaps_go_while_there_are_too_many_bytes(line: Line) -> None:
     """keep_gib holds: oldest first, no more than necessary."""
-    strips = [line.strip(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(6)]
+    strips = [line.bring(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(6)]
     _with_limits(line, keep_gib=10 * KIB / 2**30)
     assert line.housekeeping.remove_old_heatmaps() == 3
     assert [_there(paths) for paths in strips] == [False] * 3 + [True] * 3
@@ -133,8 +133,8 @@ def test_the_oldest_heatmaps_go_while_there_is_too_little_free_space(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """min_free_gib holds: as many go as are missing to a quarter above the floor, and no pending one."""
-    pending = line.strip("0.tif", acknowledged=False)
-    strips = [line.strip(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(1, 4)]
+    pending = line.bring("0.tif", acknowledged=False)
+    strips = [line.bring(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(1, 4)]
     line.ledger.database._connection.execute("UPDATE outbox SET state = 'pending' WHERE id = 1")
     real = os.statvfs(line.heatmaps)
     _with_limits(line, min_free_gib=16 * KIB / 2**30)
@@ -147,7 +147,7 @@ def test_the_oldest_heatmaps_go_while_there_is_too_little_free_space(
 
 def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Path) -> None:
     """Files of others among the heatmaps stay, links too; a heatmap that is gone already is no error."""
-    mine = line.strip("a.tif")
+    mine = line.bring("a.tif")
     other = mine[0].with_name("notes of the shift leader.png")
     lookalike = mine[0].with_name(mine[0].name.replace("-r1", "-r2"))
     precious = tmp_path / "precious.tiff"
@@ -165,9 +165,9 @@ def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Pat
 
 def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> None:
     """A row whose file a scan could find again stays, else the strip would be scored twice; the audit balances."""
-    line.strip("gone.tif")
-    line.strip("there.tif")
-    line.strip("pending.tif", acknowledged=False)
+    line.bring("gone.tif")
+    line.bring("there.tif")
+    line.bring("pending.tif", acknowledged=False)
     (line.camera / "gone.tif").unlink()
     (line.camera / "pending.tif").unlink()
     line.wall_ms += 2 * DAY_MS
@@ -195,7 +195,7 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
 def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     """No strip has to come by: a step at any time disposes, removes and forgets."""
     line = Line(tmp_path, keep_days=1)
-    mine = line.strip("a.tif")
+    mine = line.bring("a.tif")
     (line.camera / "a.tif").unlink()
     line.wall_ms += 3 * DAY_MS
     line.housekeeping.step()
