@@ -141,6 +141,12 @@ def _corrupt_deflate() -> bytes:
     return bytes(damaged)
 
 
+def _corrupt_lzw() -> bytes:
+    damaged = bytearray(encode(make_pixels().astype(np.uint8), compression="lzw"))
+    damaged[-3000:-2000] = bytes(range(250)) * 4
+    return bytes(damaged)
+
+
 def _circle() -> bytes:
     return craft_tiff([bytes(100)], next_directory=8)
 
@@ -202,6 +208,11 @@ BAD_STRIPS: dict[str, tuple[Builder, Reason]] = {
     "directories in a circle": (_bytes(_circle), Reason.DAMAGED_TIFF),
     "65535 tags": (_bytes(lambda: b"II*\0\x08\0\0\0" + b"\xff" * (1 << 20)), Reason.DAMAGED_TIFF),
     "corrupt compressed data": (_bytes(_corrupt_deflate), Reason.DAMAGED_TIFF),
+    "corrupt LZW data": (_bytes(_corrupt_lzw), Reason.DAMAGED_TIFF),
+    "parts that overlap": (
+        _bytes(lambda: craft_tiff([bytes(4000)], {273: (LONG, (400,) * 4), 279: (LONG, (3000,) * 4)})),
+        Reason.DAMAGED_TIFF,
+    ),
     "strips that are too short": (_bytes(lambda: _compressed(8, zlib.compress(bytes(5000)))), Reason.DAMAGED_TIFF),
     "no rows per strip": (_bytes(lambda: _compressed(8, b"x", t278=(LONG, (0,)))), Reason.DAMAGED_TIFF),
     # Another shape

@@ -18,18 +18,21 @@ import zlib
 from io import BytesIO
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 
 from agent.errors import AgentError, Blame, Reason, Reject, Retry
+from agent.worker import lzw
 from agent.worker.tiff_structure import MAX_PAGES, check_directories, damaged, incomplete
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
-PNG = 34933
+LZW, PNG = 5, 34933
+REVERSED_BITS = 2  # of tag FillOrder
 LOSSLESS = {
     1: "none",
-    5: "LZW",
+    LZW: "LZW",
     8: "Deflate",
     32946: "Deflate",
     50013: "Deflate",
@@ -74,6 +77,7 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
             pages = _channel_pages(pages, height, width)
             for page in pages:
                 _check_segments(page, data)
+                _check_codecs_data(page, data)
             arrays = [_decode(page, data) for page in pages]
     except AgentError:
         raise
@@ -167,9 +171,28 @@ def _check_segments(page: Any, data: bytes) -> None:
         needed = max(needed, page.dataoffsets[0] + page.nbytes)
     if needed > len(data):
         raise incomplete(f"has {len(data)} bytes, its image ends at {needed}")
+    if sum(page.databytecounts) > len(data):
+        raise damaged("parts of the image overlap in the file")
+
+
+def _check_codecs_data(page: Any, data: bytes) -> None:
+    """Look into the data where a codec would believe everything."""
     if page.compression == PNG:
         for start in page.dataoffsets:
             _check_png(page, data, start)
+    if page.compression == LZW and not lzw.IMAGECODECS_CHECKS:
+        _check_lzw(page, data)
+
+
+def _check_lzw(page: Any, data: bytes) -> None:
+    if sum(page.databytecounts) > 2 * page.nbytes + 65536:  # at its worst LZW adds two fifths
+        raise damaged("its LZW data is larger than the image")
+    for start, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        segment = data[start : start + size]
+        if page.fillorder == REVERSED_BITS:
+            segment = bytes(imagecodecs.bitorder_decode(segment))
+        if not lzw.is_valid_lzw(segment):
+            raise damaged("its LZW data is damaged")
 
 
 def _check_png(page: Any, data: bytes, start: int) -> None:

@@ -103,7 +103,7 @@ def test_the_same_judgement_gives_the_same_bytes(tmp_path: Path) -> None:
     assert _write(tmp_path) == first
     assert _files(tmp_path) == before
     with tifffile.TiffFile(tmp_path / first.tiff_path) as file:
-        assert not {305, 306} & {tag.code for tag in file.pages[0].tags}, "software or time"
+        assert not {305, 306} & {tag.code for tag in file.pages.first.tags}, "software or time"
 
 
 def test_below_the_floor_nothing_is_written_and_nothing_fails(tmp_path: Path) -> None:
