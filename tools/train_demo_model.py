@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import onnxruntime
+import tifffile
 import torch
 from torch.nn import functional
 from tqdm import tqdm
@@ -34,11 +35,11 @@ from tools.exporter.networks import UNet  # noqa: E402
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRAINING, HELD_OUT = 1, 2  # first number of the seeds; the demo's strips have 3 (agent/demo/camera.py)
+TRAINING, HELD_OUT, CALIBRATION = 1, 2, 4  # first number of the seeds; the demo's have 3 (agent/demo/camera.py)
 SEED = 0
 PATCH = 128
 NETWORK_WIDTH = 7  # the largest whose file stays below 2 MiB with room for a golden strip
-TRAINING_STRIPS, HELD_OUT_STRIPS = 600, 120
+TRAINING_STRIPS, HELD_OUT_STRIPS, CALIBRATION_STRIPS = 600, 120, 6
 PATCHES_PER_STRIP = 15  # at least four defects and a blemish
 PATCHES_PER_DEFECT = 3
 EPOCHS = 2
@@ -62,7 +63,7 @@ class Patches:
 
 
 def strip_of(purpose: int, number: int) -> tuple[Image, Truth]:
-    """Make a strip of the training's or the held-out kind; the even ones are good, the odd have one to four defects."""
+    """Make a strip for one of the purposes; the even ones are good, the odd have one to four defects."""
     rng = np.random.default_rng([purpose, SEED, number])
     defects = int(rng.integers(1, 5)) if number % 2 else 0
     return make_strip(rng, defects=defects, blemished=0.5 if purpose == TRAINING else 0.25)
@@ -146,13 +147,28 @@ def save_checkpoint(network: UNet, path: Path) -> None:
     torch.save(content, path)
 
 
-def export(checkpoint: Path, model: Path) -> None:
-    """Export with the product's own exporter; what goes into the file is fixed, so that its bytes are too."""
+def export(checkpoint: Path, work: Path, model: Path) -> None:
+    """Export with the product's own exporter, which proves the file on strips and puts a golden one into it.
+
+    What goes into the file is fixed, so that its bytes are too.
+    """
+    calibration, golden = work / "calibration", work / "golden.tif"
+    calibration.mkdir(exist_ok=True)
+    for number in range(CALIBRATION_STRIPS):
+        strip, _ = strip_of(CALIBRATION, number)
+        write_strip(calibration / f"{number}.tif", strip)
+    # The last one has defects. Noise does not compress, and the file has to stay small: smooth, in steps of 8 levels.
+    write_strip(golden, np.stack([np.rint(cv2.medianBlur(channel, 5) / 8) * 8 for channel in strip]))
     command = [sys.executable, str(ROOT / "tools" / "export.py"), "export", str(checkpoint), "--out", str(model)]
     command += ["--model-id", MODEL_ID, "--version", "1", "--created", CREATED, "--threshold", str(THRESHOLD)]
-    subprocess.run(command, check=True)
+    subprocess.run([*command, "--calibration", str(calibration), "--golden", str(golden)], check=True)
     if model.stat().st_size >= MAX_BYTES:
         sys.exit(f"{model} has {model.stat().st_size} bytes; at most {MAX_BYTES} are wanted in the package")
+
+
+def write_strip(path: Path, strip: Image) -> None:
+    """Write a strip as the cameras do."""
+    tifffile.imwrite(path, strip, photometric="minisblack", planarconfig="separate", metadata=None)
 
 
 def heatmap_of(session: onnxruntime.InferenceSession, strip: Image) -> Image:
@@ -210,7 +226,7 @@ def main() -> None:
             np.concatenate([part.images for part in parts]), np.concatenate([part.masks for part in parts])
         )
         save_checkpoint(train(patches), checkpoint)
-    export(checkpoint, arguments.out)
+    export(checkpoint, arguments.work, arguments.out)
     good_enough = test(arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes, {time.process_time() - started:.0f} s of CPU time")
     sys.exit(0 if good_enough else 1)
