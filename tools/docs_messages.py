@@ -41,8 +41,9 @@ RULES = """
 - **Repeats happen** when an acknowledgement is lost. A repeat has the same bytes and carries no sign of being one: drop
   it by `msg_id`.
 - **`seq` shows a loss.** It counts the results of a ledger without gaps; a new ledger has a new `stream`. A missing
-  number was lost behind the broker, for example because mosquitto keeps 1000 messages for a subscriber that is away
-  (`max_queued_messages`), or because the subscriber asked for QoS 0. Otherwise `strip-agent audit` names it: parked,
+  number was lost behind the broker: the subscriber asked for QoS 0, or for no session that outlives its connection
+  (clean session, clean start), or the broker keeps less than the outage brought (mosquitto: 1000 messages,
+  `max_queued_messages`). Otherwise `strip-agent audit` names it: parked,
   or dropped because the outbox was full.
 - **Order.** First deliveries come in the order of `seq`. A topic that the broker refuses for a while catches up later.
 - **`event/` is not retained, `state/` is.** States are the latest value only: not more than ten a second are sent for

@@ -1,4 +1,4 @@
-"""Cut each decoder stage to the region that the stitch needs; where the regions lie is looked up by the patch's number."""
+"""Cut each decoder stage to the region that the stitch needs; its place is looked up by the patch's number."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _conv_relu(graph: Graph, network: KnownNetwork, name: str, features: str) ->
 
 
 def _last(graph: Graph, network: KnownNetwork, features: str, *, integer: bool) -> str:
-    """The last convolution, to one channel: a 1x1 convolution to its nine taps, which are then shifted and added.
+    """Append the last convolution, to one channel: 1x1 to its nine taps, which are then shifted and added.
 
     Fast kernels come in blocks of 16 output channels, of which a direct convolution would use one.
     """
@@ -133,7 +133,7 @@ def _last(graph: Graph, network: KnownNetwork, features: str, *, integer: bool) 
         spread = graph.add("Conv", [features, graph.weight(by_tap[:, :, None, None])], kernel_shape=[1, 1])
     one_hot = np.zeros((1, BLOCK, *weight.shape[2:]), np.float32)
     one_hot[0, :taps] = np.eye(taps, dtype=np.float32).reshape(taps, *weight.shape[2:])
-    inputs = [spread, graph.weight(one_hot), graph.constant(bias)]
+    inputs = [spread, graph.constant(one_hot), graph.constant(bias)]
     return graph.add("Conv", inputs, outputs=["decoder.fin_out"], kernel_shape=[3, 3], pads=[1] * 4)
 
 

@@ -1,7 +1,7 @@
 """A small writer of ONNX graphs: nodes in order, names by counting, constants stored once, every opset from 11 on.
 
-Writing the graph ourselves keeps it small, the same in every opset, and free of the exporting machine's paths; its bytes
-depend on nothing but the input and the versions of the libraries.
+Writing the graph ourselves keeps it small, the same in every opset, and free of the exporting machine's paths. Its
+bytes depend on nothing but the input and the versions of the libraries.
 """
 
 from __future__ import annotations
@@ -119,14 +119,12 @@ def float_info(name: str, shape: Sequence[int | str | None]) -> onnx.ValueInfoPr
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
 
-def make_model(graph: onnx.GraphProto, opset: int, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Wrap a graph as a model of this opset; metadata in sorted order, so that the bytes are deterministic."""
+def make_model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+    """Wrap a graph as a model of this opset, with the oldest file version that knows it."""
     check_opset(opset)
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="strip-agent exporter")
     model.ir_version = helper.find_min_ir_version_for(opsets)
-    for key in sorted(metadata):
-        model.metadata_props.add(key=key, value=metadata[key])
     return model
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME, check_model
@@ -19,7 +21,84 @@ if TYPE_CHECKING:
     from agent.contract import ModelFacts
     from tools.exporter.graph import Array
 
-EXACT = 1e-5  # largest difference of any pixel between an fp32 model and torch
+EXACT = 1e-5  # largest difference of any pixel between an fp32 model with exact windows and torch
+REGION_PX = 20
+SMALLEST_IOU = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is allowed on each strip, all in 0..1; verdicts never flip and regions are always found again."""
+
+    score_change: float
+    heat_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One strip in torch and in onnxruntime. `worst_iou` is 1 when there is no region of REGION_PX pixels."""
+
+    name: str
+    score_torch: float
+    score_onnx: float
+    heat_change: float  # largest of any pixel
+    mean_change: float
+    regions: int  # of REGION_PX pixels or more, in torch
+    worst_iou: float
+    flipped: bool
+
+    @property
+    def score_change(self) -> float:
+        """Absolute change of the score."""
+        return abs(self.score_onnx - self.score_torch)
+
+    def problem(self, limits: Limits) -> str:
+        """Say what is beyond the limits; "" when nothing is."""
+        if self.flipped:
+            return f"its verdict flips (score {self.score_torch:.3f} in torch, {self.score_onnx:.3f} in the file)"
+        if not self.score_change <= limits.score_change:
+            return f"its score changes by {self.score_change:.2g}, allowed is {limits.score_change:g}"
+        if not self.heat_change <= limits.heat_change:
+            return f"a pixel of its heatmap changes by {self.heat_change:.2g}, allowed is {limits.heat_change:g}"
+        if self.worst_iou < SMALLEST_IOU:
+            return f"a defect region is found again with an IoU of {self.worst_iou:.2f} only, {SMALLEST_IOU} is needed"
+        return ""
+
+    def badness(self, limits: Limits) -> tuple[bool, bool, float]:
+        """Order comparisons: flips first, then problems, then the share of the limits that is used up."""
+        used = max(self.score_change / limits.score_change, self.heat_change / limits.heat_change)
+        return self.flipped, bool(self.problem(limits)), used
+
+
+def compare(name: str, expected: Array, found: Array, threshold: float) -> Comparison:
+    """Compare two heatmaps, (H, W) in 0..1; `threshold` is that of scores and of pixels."""
+    score_torch, score_onnx = float(expected.max()), float(found.max())
+    change = np.abs(found - expected)
+    count, worst = _regions_found_again(expected >= threshold, found >= threshold)
+    flipped = (score_torch >= threshold) != (score_onnx >= threshold)
+    return Comparison(name, score_torch, score_onnx, float(change.max()), float(change.mean()), count, worst, flipped)
+
+
+def _regions_found_again(expected: Array, found: Array) -> tuple[int, float]:
+    """Count the regions of REGION_PX or more, and the worst IoU of one with what overlaps it in `found`."""
+    count, labels, facts, _ = cv2.connectedComponentsWithStats(expected.astype(np.uint8), connectivity=8)
+    _, found_labels = cv2.connectedComponents(found.astype(np.uint8), connectivity=8)
+    worst, regions = 1.0, 0
+    for label in range(1, count):
+        if facts[label, cv2.CC_STAT_AREA] < REGION_PX:
+            continue
+        regions += 1
+        region = labels == label
+        overlapping = np.isin(found_labels, np.setdiff1d(found_labels[region], [0]))
+        union = int((region | overlapping).sum())
+        worst = min(worst, int((region & overlapping).sum()) / union)
+    return regions, worst
+
+
+def judge(comparisons: Sequence[Comparison], limits: Limits) -> tuple[Comparison, str]:
+    """Give the worst comparison and its problem, "" when all are within the limits."""
+    worst = max(comparisons, key=lambda comparison: comparison.badness(limits))
+    return worst, worst.problem(limits)
 
 
 def check_contract(model: bytes) -> tuple[onnxruntime.InferenceSession, ModelFacts]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -46,7 +46,8 @@ def export_plain(network: nn.Module, layout: Layout) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that this exporter is going to be removed
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        torch.onnx.export(
+        torch_export: Any = torch.onnx.export  # its annotations leave out the file objects that it takes
+        torch_export(
             _FullStrip(network, layout),
             (example,),
             written,

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 
     from tools.exporter.graph import Graph
 
-MOVING = ("MaxPool", "Resize", "Slice", "Transpose")  # the first input passes through, its values stay what they are
+MOVING = (
+    "MaxPool",
+    "Resize",
+    "Slice",
+    "Transpose",
+    "Identity",
+)  # the first input passes through, its values stay what they are
 LEVELS = 255
 WEIGHT_LEVELS = 127
 
 
 @dataclass(frozen=True, slots=True)
 class QuantisationPlan:
-    """Ranges of tensors by name, (lowest, highest), and the convolutions (by the name of their output) left in float."""
+    """Ranges of tensors by name, (lowest, highest), and the layers, by the name of their output, left in float."""
 
     ranges: Mapping[str, tuple[float, float]]
     float_layers: frozenset[str] = field(default_factory=frozenset)
@@ -37,7 +43,7 @@ def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
     """Rewrite the nodes of `graph` from number `first` on; needs opset 13."""
     nodes = graph.nodes[first:]
     del graph.nodes[first:]
-    groups = _share_scales(nodes, plan)
+    groups = _share_scales(nodes)
     ranges = _join_ranges(groups, plan)
     writer = _Writer(graph, groups, ranges)
     relu_of = {node.input[0]: node.output[0] for node in nodes if node.op_type == "Relu"}
@@ -50,11 +56,50 @@ def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
             writer.other(node)
 
 
+def moved_inputs(node: onnx.NodeProto) -> list[str]:
+    """Give the inputs whose values the node only moves."""
+    if node.op_type == "Concat":
+        return list(node.input)
+    return [node.input[0]] if node.op_type in MOVING else []
+
+
+def quantisable_layers(graph: Graph) -> list[str]:
+    """Name the layers that can be quantised, by their outputs, in order."""
+    return [
+        node.output[0]
+        for node in graph.nodes
+        if node.op_type in ("Conv", "MatMul") and _is_weight(graph, node.input[1])
+    ]
+
+
+def tensors_to_watch(graph: Graph) -> list[str]:
+    """Name the tensors whose ranges are needed: results of layers, and whatever layers read that is not only moved."""
+    producers = {node.output[0]: node for node in graph.nodes}
+    layers = set(quantisable_layers(graph))
+    wanted: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        node = producers.get(name)
+        if node is not None and (moved := moved_inputs(node)):
+            for source in moved:
+                add(source)
+        elif node is not None:
+            wanted[name] = None
+
+    for node in graph.nodes:
+        if node.output[0] in layers:
+            add(node.input[0])
+            wanted[node.output[0]] = None
+        elif node.op_type == "Relu":
+            wanted[node.output[0]] = None
+    return list(wanted)
+
+
 def _is_weight(graph: Graph, name: str) -> bool:
     return name in graph.weights
 
 
-def _share_scales(nodes: Iterable[onnx.NodeProto], plan: QuantisationPlan) -> dict[str, str]:
+def _share_scales(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     """Map each tensor to the representative of those that share its scale (a union-find, flattened at the end)."""
     leader: dict[str, str] = {}
 
@@ -64,12 +109,7 @@ def _share_scales(nodes: Iterable[onnx.NodeProto], plan: QuantisationPlan) -> di
         return name
 
     for node in nodes:
-        moved: list[str] = []
-        if node.op_type in MOVING:
-            moved = [node.input[0]]
-        elif node.op_type == "Concat" and all(find(name) in leader for name in node.input):
-            moved = list(node.input)
-        for name in moved:
+        for name in moved_inputs(node):
             leader[find(name)] = find(node.output[0])
     return {name: find(name) for name in list(leader)}
 
@@ -121,7 +161,11 @@ class _Writer:
         weight = self.graph.weights[node.input[1]]
         scales = np.maximum(np.abs(weight).max(0) / WEIGHT_LEVELS, 1e-8).astype(np.float32)
         whole = np.rint(weight / scales).astype(np.int8)
-        names = [self.graph.shared(whole), self.graph.constant(scales), self.graph.constant(np.zeros(len(scales), np.int8))]
+        names = [
+            self.graph.shared(whole),
+            self.graph.constant(scales),
+            self.graph.constant(np.zeros(len(scales), np.int8)),
+        ]
         self._append(node, [self._quantised(node.input[0]), self.graph.add("DequantizeLinear", names, axis=1)])
 
     def other(self, node: onnx.NodeProto) -> None:

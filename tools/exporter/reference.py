@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tools.exporter.graph import Array
     from tools.exporter.layout import Layout
 
@@ -26,3 +28,15 @@ def reference_heatmap(network: torch.nn.Module, layout: Layout, strip: Array) ->
             column.start + column.keep_start : column.start + column.keep_stop,
         ] = defect[row.keep_start : row.keep_stop, column.keep_start : column.keep_stop]
     return heatmap
+
+
+def torch_heat(network: torch.nn.Module) -> Callable[[Array], Array]:
+    """Give the function patches (N, 3, h, w) float32 in 0..1 -> defect probability (N, h, w)."""
+
+    @torch.no_grad()
+    def heat_of(patches: Array) -> Array:
+        pixels = torch.from_numpy(np.ascontiguousarray(patches, np.float32))
+        heat: Array = torch.softmax(network(pixels), 1)[:, 1].numpy()
+        return heat
+
+    return heat_of

@@ -1,8 +1,9 @@
 """Which part of each decoder stage a patch really needs, given what the stitch keeps of it. Pure arithmetic.
 
-Convolutions run over a region with zeros around it. Where the region's edge is the patch's edge that is what the network
-does; where it is a cut, each convolution spoils one more pixel inward, so a region is larger than what is needed of it by
-the number of convolutions. The upsampling between two regions is exact: its coordinates are those of the whole patch.
+Convolutions run over a region with zeros around it. Where the region's edge is the patch's edge that is what the
+network does; where it is a cut, each convolution spoils one more pixel inward, so a region is larger than what is
+needed of it by the number of convolutions. The upsampling between two regions is exact: its coordinates are those of
+the whole patch.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def needed_below(span: Span, length: int) -> Span:
 def plan_axis(windows: Sequence[Window], patch: int, convolutions: Sequence[int]) -> list[list[Span]]:
     """Give for each stage, deepest first, the region of each window along one axis.
 
-    `convolutions` counts those of each stage, deepest first, between its upsampling and its result. A stage where cutting
-    saves little is whole for all windows.
+    `convolutions` counts those of each stage, deepest first, between its upsampling and its result. A stage where
+    cutting saves little is whole for all windows.
     """
     stages = len(convolutions)
     lengths = [patch >> (stages - 1 - stage) for stage in range(stages)]

@@ -80,8 +80,8 @@ def made_up_strips(image_size: tuple[int, int]) -> list[NamedStrip]:
     shapes = np.stack([np.where(wave > random.uniform(-0.5, 0.5), 200, 40) for wave in waves])
     noise = random.uniform(0, WHITE, (CHANNELS, height, width))
     black, white = np.zeros_like(noise), np.full_like(noise, WHITE)
-    named = {"noise": noise, "shapes": shapes + random.normal(0, 5, shapes.shape), "black": black, "white": white}
-    return [NamedStrip(name, np.clip(pixels, 0, WHITE).astype(np.float32)) for name, pixels in named.items()]
+    named = {"noise": noise, "shapes": shapes, "black": black, "white": white}
+    return [NamedStrip(name, np.rint(pixels).astype(np.float32)) for name, pixels in named.items()]
 
 
 def feed(strip: NamedStrip, input_scale: str) -> Array:

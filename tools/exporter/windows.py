@@ -14,13 +14,12 @@ from onnx import TensorProto, helper
 from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME
 from tools.exporter.crops import Crops
 from tools.exporter.graph import Graph, float_info, make_model
+from tools.exporter.layout import Layout, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx
-
-    from tools.exporter.layout import Layout
 
     Emit = Callable[[Graph, str, Crops], str]  # graph, patches, crops -> heat
 
@@ -28,24 +27,41 @@ WHITE = 255.0  # the grey level that is 1.0
 
 
 def build_model(
-    emit: Emit, layout: Layout, *, opset: int, input_scale: str, metadata: dict[str, str]
+    emit: Emit, layout: Layout, *, opset: int, input_scale: str, image_size: tuple[int, int]
 ) -> onnx.ModelProto:
-    """Build the model of the contract; `emit` appends the network: (N, 3, h, w) 0..1 -> what is kept, (N, 1, ...)."""
+    """Build the model of the contract for strips of `image_size`, (height, width); without metadata.
+
+    `layout` is either the windows on that strip, or one patch that holds all of it (`whole_layout`). `emit` appends the
+    network: (N, 3, h, w) 0..1 -> what is kept, (N, 1, ...).
+    """
     outer = Graph(opset)
     strip = INPUT_NAME
     if input_scale == "gray8":
         strip = outer.add("Mul", [strip, outer.constant(1 / WHITE, np.float32)])
-    body = Graph(opset, "patch/", outer)
-    heat_of_all = outer.add(
-        "Loop",
-        [outer.constant(len(layout.windows), np.int64), outer.constant(True)],  # noqa: FBT003 - a tensor's value
-        body=_patch_body(body, emit, layout, strip),
-    )
-    heatmap = _stitch(outer, heat_of_all, layout)
+    if len(layout.windows) == 1:
+        below, right = layout.height - image_size[0], layout.width - image_size[1]
+        if below or right:
+            strip = outer.add("Pad", [strip, outer.ints(0, 0, 0, 0, 0, 0, below, right)], mode="reflect")
+        heatmap = emit(outer, strip, Crops(outer, layout, ""))
+    else:
+        body = Graph(opset, "patch/", outer)
+        heat_of_all = outer.add(
+            "Loop",
+            [outer.constant(len(layout.windows), np.int64), outer.constant(True)],  # noqa: FBT003 - a tensor's value
+            body=_patch_body(body, emit, layout, strip),
+        )
+        heatmap = _stitch(outer, heat_of_all, layout)
     _pad_to_output(outer, heatmap)
-    shape = ("batch", CHANNELS, layout.height, layout.width)
+    shape = ("batch", CHANNELS, *image_size)
     graph = outer.finish("strip", [float_info(INPUT_NAME, shape)], [float_info(OUTPUT_NAME, shape)])
-    return make_model(graph, opset, metadata)
+    return make_model(graph, opset)
+
+
+def whole_layout(layout: Layout, stride: int) -> Layout:
+    """Lay one patch over the whole strip, its sides multiples of `stride`; the strip is what is kept of it."""
+    height, width = (-(-side // stride) * stride for side in (layout.height, layout.width))
+    rows, columns = (Window(0, 0, layout.height),), (Window(0, 0, layout.width),)
+    return Layout(height, width, height, width, rows, columns)
 
 
 def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.GraphProto:
