@@ -7,7 +7,7 @@ was not flushed a random part may have reached the disk all the same, out of ord
 
     python -m tests.faults.forgetful MOUNTPOINT     then a line on stdin for each command, answered by a line of JSON:
     cut SEED     lose the power: what was not flushed is gone, whoever still has files open gets errors; mount again
-    full N       no more than N bytes from now on (-1: no limit): ENOSPC
+    fail ERRNO   every change and every flush fails with that from now on (0: none does)
     end          unmount and leave
 
 Source of the protocol: the kernel's include/uapi/linux/fuse.h.
@@ -36,6 +36,7 @@ _ATTR = struct.Struct("<QQQQQQIIIIIIIIII")
 _FOR_EVER = 3600  # seconds: this mount is the only way to the files
 _KEEP_CACHE = 2
 _MNT_DETACH = 2
+_CHANGES = {4, 8, 9, 10, 11, 12, 16, 20, 30, 35, 45}  # requests that change something or flush
 
 Name = bytes
 WriteOp = tuple[int, bytes | None]  # at this offset these bytes; None: cut or extended to this size
@@ -138,7 +139,7 @@ class Tree:
         self.nodes: dict[int, Node] = {}
         self.last = 0
         self.root = self.make(stat.S_IFDIR | 0o755)
-        self.limit_bytes = -1
+        self.failing = 0  # the errno of every change
 
     def make(self, mode: int, uid: int = 0, gid: int = 0) -> Node:
         """Make a node without a name."""
@@ -160,10 +161,6 @@ class Tree:
             waiting += node.names.values()
         return {"lost": lost, "files": len(self.nodes)}
 
-    def used_bytes(self) -> int:
-        """Return the bytes of all files."""
-        return sum(len(node.data) for node in self.nodes.values())
-
     # -- names
 
     def child(self, parent: int, name: Name) -> Node:
@@ -181,8 +178,6 @@ class Tree:
         """Make a node with a name."""
         if name in self.nodes[parent].names:
             raise RefusedError(errno.EEXIST)
-        if self.limit_bytes >= 0 and self.used_bytes() >= self.limit_bytes:
-            raise RefusedError(errno.ENOSPC)
         node = self.make(mode, uid, gid)
         self.nodes[parent].change_names({name: node})
         return node
@@ -265,18 +260,13 @@ class Tree:
         """WRITE."""
         _, offset, size = struct.unpack_from("<QQI", body)
         node = self.nodes[number]
-        growth = offset + size - len(node.data)
-        if self.limit_bytes >= 0 and growth > 0 and self.used_bytes() + growth > self.limit_bytes:
-            raise RefusedError(errno.ENOSPC)
         node.change_data((offset, bytes(body[40 : 40 + size])))
         return struct.pack("<II", size, 0)
 
     def room(self) -> bytes:
         """STATFS."""
-        total = 1 << 40 if self.limit_bytes < 0 else self.limit_bytes
-        free = max(0, total - self.used_bytes())
-        return struct.pack("<QQQQQIIII6I", total // 4096, free // 4096, free // 4096, 1 << 20, 1 << 20, 4096, 255, 4096,
-                           *[0] * 7)  # fmt: skip
+        blocks = 0 if self.failing == errno.ENOSPC else 1 << 30
+        return struct.pack("<QQQQQIIII6I", 1 << 30, blocks, blocks, 1 << 20, 1 << 20, 4096, 255, 4096, *[0] * 7)
 
 
 class Mount:
@@ -317,6 +307,8 @@ class Mount:
 
     def _do(self, opcode: int, number: int, body: bytes, uid: int, gid: int) -> bytes | None:  # noqa: C901, PLR0911, PLR0912 - a table
         tree = self._tree
+        if tree.failing and opcode in _CHANGES:
+            raise RefusedError(tree.failing)
         match opcode:
             case 1:
                 return tree.lookup(number, body)
@@ -385,8 +377,8 @@ def main() -> None:
             if command.strip() in {"", "end"}:
                 mount.cut()
                 return
-            if command == "full":
-                tree.limit_bytes = int(value)
+            if command == "fail":
+                tree.failing = int(value)
             elif command == "cut":
                 selector.unregister(mount.descriptor)
                 mount.cut()

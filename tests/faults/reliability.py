@@ -22,7 +22,7 @@ class Row:
     promise: str
     how: str
     figures: str
-    run: Literal["test", "soak"] = "test"
+    run: Literal["test", "soak"] = "test"  # by which of them
     day: str = ""
 
 

@@ -4,79 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.box import ROOT, Box, unique_results
+from tests.box import Box, unique_results
 from tests.broker import Broker, Subscriber
+from tests.faults.disks import ForgetfulDisk, forgetful_disk, needs_fuse
 from tests.faults.judging import Written, judge
 from tests.faults.reliability import Row, tell
 from tests.models import difference_model
 from tests.strips import write_strip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import Self
 
 HEIGHT, WIDTH = 128, 128
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.mosquitto,
-    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root"),
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs /dev/fuse"),
-    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
-]
-
-
-class ForgetfulDisk:
-    """A mounted `forgetful.py`."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        place.mkdir()
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forgetful", str(place)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        self._answer()
-
-    def do(self, command: str) -> dict[str, int]:
-        """Give a command (`cut SEED`, `full N`) and return the answer."""
-        assert self._server.stdin is not None
-        self._server.stdin.write(command + "\n")
-        self._server.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Unmount."""
-        self._server.communicate("end\n", timeout=10)
-
-    def _answer(self) -> dict[str, int]:
-        assert self._server.stdout is not None
-        answer: dict[str, int] = json.loads(self._server.stdout.readline())
-        return answer
-
-
-@contextmanager
-def forgetful_disk(place: Path) -> Iterator[ForgetfulDisk]:
-    """Mount it for a while."""
-    disk = ForgetfulDisk(place)
-    try:
-        yield disk
-    finally:
-        disk.close()
 
 
 class Writer:
@@ -230,6 +179,7 @@ ROW = {
 }
 
 
+@needs_fuse
 @pytest.mark.timeout(100)
 def test_after_power_cuts_nothing_published_is_forgotten_and_no_strip_is_lost(tmp_path: Path) -> None:
     """A few cuts at random moments: ledger, heatmaps and store hold whatever the world has heard of."""
@@ -237,6 +187,7 @@ def test_after_power_cuts_nothing_published_is_forgotten_and_no_strip_is_lost(tm
     tell(Row(**ROW, figures=figures))  # type: ignore[arg-type]
 
 
+@needs_fuse
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_after_a_hundred_power_cuts_nothing_published_is_forgotten_and_no_strip_is_lost(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Disks that go wrong: one that forgets, refuses or breaks, and small ones that are full."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.box import ROOT
+from tests.broker import MOSQUITTO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Test = Callable[..., Any]
+
+
+def needs_root(test: Test) -> Test:
+    """Skip the test, with the reason, where nothing can be mounted; and where there is no broker to speak of."""
+    marks = [
+        pytest.mark.root,
+        pytest.mark.mosquitto,
+        pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
+        pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root"),
+        pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
+    ]
+    for mark in marks:
+        test = mark(test)
+    return test
+
+
+def needs_fuse(test: Test) -> Test:
+    """The same, for the file system that forgets."""
+    no_fuse = not os.access("/dev/fuse", os.R_OK | os.W_OK)
+    return needs_root(pytest.mark.skipif(no_fuse, reason="needs /dev/fuse")(test))
+
+
+class ForgetfulDisk:
+    """A mounted `forgetful.py`."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir()
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forgetful", str(place)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        self._answer()
+
+    def do(self, command: str) -> dict[str, int]:
+        """Give a command (`cut SEED`, `fail ERRNO`) and return the answer."""
+        assert self._server.stdin is not None
+        self._server.stdin.write(command + "\n")
+        self._server.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Unmount."""
+        self._server.communicate("end\n", timeout=10)
+
+    def _answer(self) -> dict[str, int]:
+        assert self._server.stdout is not None
+        answer: dict[str, int] = json.loads(self._server.stdout.readline())
+        return answer
+
+
+@contextmanager
+def forgetful_disk(place: Path) -> Iterator[ForgetfulDisk]:
+    """Mount it for a while."""
+    disk = ForgetfulDisk(place)
+    try:
+        yield disk
+    finally:
+        disk.close()
+
+
+class SmallDisk:
+    """A mounted tmpfs that a test fills and frees again."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._ballast = place / "ballast of somebody else"
+
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Leave no more than this."""
+        with self._ballast.open("ab", buffering=0) as file:
+            for size in (1 << 20, 4096):
+                try:
+                    while self._free() > leave_bytes:
+                        file.write(bytes(min(size, max(4096, self._free() - leave_bytes))))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+
+    def free(self) -> None:
+        """Give the space back."""
+        self._ballast.unlink()
+
+    def _free(self) -> int:
+        stats = os.statvfs(self.place)
+        return stats.f_bavail * stats.f_frsize
+
+
+@contextmanager
+def small_disk(place: Path, mib: int) -> Iterator[SmallDisk]:
+    """Mount a tmpfs of that size for a while."""
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place)], check=True)
+    try:
+        yield SmallDisk(place)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
