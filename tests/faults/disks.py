@@ -38,7 +38,7 @@ def needs_root(test: Test) -> Test:
 
 
 def needs_fuse(test: Test) -> Test:
-    """The same, for the file system that forgets."""
+    """Skip the same way where there is no FUSE for the file system that forgets."""
     no_fuse = not os.access("/dev/fuse", os.R_OK | os.W_OK)
     return needs_root(pytest.mark.skipif(no_fuse, reason="needs /dev/fuse")(test))
 

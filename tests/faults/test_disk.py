@@ -172,7 +172,7 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
             "state folder full, then freed, while running and at a start",
             "the service stays up (or is started again), nothing is called ok unjudged, it goes on by itself",
             "tmpfs of 16 MiB filled to the last byte; then kill -9 and a start while it is full",
-            f"{verdict}; started while it was full the service {'ended and was started again' if ended else 'stayed up'}",
+            f"{verdict}; started on the full disk it {'ended and was started again' if ended else 'stayed up'}",
         )
     )
 
