@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from paho.mqtt.client import Client
 
 from agent import mqtt
 from agent.messages import AgentState, encode, utc_text
@@ -239,6 +238,62 @@ def test_a_half_open_link_is_noticed_and_replaced(broker: Broker, outbox: ListOu
         publisher.close("test")
 
 
+def test_a_half_open_link_is_noticed_also_by_a_loop_that_polls_rarely(broker: Broker, outbox: ListOutbox) -> None:
+    """A step that waits for answers ends in time to miss them."""
+    with TcpProxy(broker.port) as proxy:
+        publisher = make_publisher(proxy.port, outbox)
+        step_until(publisher, lambda: publisher._presence.birth_arrived, "the link works")
+        proxy.frozen = True
+        fill(outbox, 1)
+        started = time.monotonic()
+        publisher.wake()
+        while publisher.status().connected and time.monotonic() < started + 10.0:
+            publisher.step(30.0)
+        assert time.monotonic() - started < 4 * STALL_SECONDS
+        publisher.close("test")
+
+
+def test_a_step_never_waits_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name service that hangs does not stop the heart of the publisher."""
+    answer = threading.Event()
+
+    def hang(*_: object, **__: object) -> socket.socket:
+        answer.wait(20.0)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    publisher = make_publisher(1883)
+    started = time.monotonic()
+    for _ in range(10):
+        publisher.step(0.01)
+    assert time.monotonic() - started < 2.0
+    assert publisher.last_step_monotonic > started
+    answer.set()
+    step_until(publisher, lambda: "name resolution" in publisher.status().last_error, "the real error is told")
+    publisher.close("test")
+
+
+def test_what_others_publish_is_handed_on_and_our_own_echo_is_not(broker: Broker, outbox: ListOutbox) -> None:
+    """The hook for commands sees no results of this agent."""
+    seen: list[str] = []
+    publisher = Publisher(
+        make_config(broker.port, protocol="3.1.1"),
+        outbox,
+        on_message=lambda topic, _payload, _retain: seen.append(topic),
+    )
+    fill(outbox, 5)
+    drain(publisher, outbox)
+    step_until(publisher, lambda: publisher.status().delivery == "verified", "the echo is here")
+    connection = publisher._link.connection
+    assert connection is not None
+    connection.subscribe("strip-agent/insp1/cmd/rescan")
+    with Subscriber(broker.port) as other:
+        other.publish("strip-agent/insp1/cmd/rescan", b"{}")
+        step_until(publisher, lambda: seen, "the command")
+    assert seen == ["strip-agent/insp1/cmd/rescan"]
+    publisher.close("test")
+
+
 def test_lost_acknowledgements_make_repeats_with_the_same_bytes(broker: Broker, outbox: ListOutbox) -> None:
     """At least once: a repeat can be recognised by its id because nothing in it has changed."""
     with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
@@ -318,9 +373,10 @@ def test_a_dead_network_thread_is_replaced(broker: Broker, outbox: ListOutbox, m
     with Subscriber(broker.port) as subscriber:
         publisher = make_publisher(broker.port, outbox)
         connect(publisher)
-        with monkeypatch.context() as patch:
-            patch.setattr(Client, "loop_misc", _raise_memory_error)
-            step_until(publisher, lambda: not publisher.status().connected, "it noticed")
+        connection = publisher._link.connection
+        assert connection is not None
+        monkeypatch.setattr(connection._client, "loop_misc", _raise_memory_error)
+        step_until(publisher, lambda: not publisher.status().connected, "it noticed")
         assert "MemoryError" in publisher.status().last_error
         payloads = fill(outbox, 5)
         drain(publisher, outbox)

@@ -210,7 +210,7 @@ class Link:
         text, logged_at = self._logged
         if error != text or now - logged_at >= _LOG_AGAIN_SECONDS:
             self._logged = (error, now)
-            log.warning("No connection to %s: %s. Trying again, at most %.0f s apart", self._where, error, longest)
+            log.warning("No connection to %s: %s; next attempt in %.1f s", self._where, error, self._retry_at - now)
 
     @property
     def _where(self) -> str:

@@ -40,10 +40,11 @@ class Proof:
                 self._connection.subscribe(topic)
         self._waiting[topic].append(payload)
 
-    def received(self, topic: str, payload: bytes) -> None:
-        """Note that a message came back."""
+    def received(self, topic: str, payload: bytes) -> bool:
+        """Note that a message came in; returns whether its topic is one that this subscribed to."""
         if payload in self._waiting.get(topic, ()):
             del self._waiting[topic]
             self._proven.add(topic)
             if topic != self._subscribed:
                 self._connection.unsubscribe(topic)
+        return topic in self._proven or topic in self._waiting

@@ -68,13 +68,9 @@ class Publisher:
         self._on_message = on_message
         self._presence = Presence(config.agent.name, config.base_topic, wall_ms)
         self._bell = threading.Event()
+        client_id = config.mqtt.client_id or config.agent.name
         self._link = Link(
-            config.mqtt,
-            config.mqtt.client_id or config.agent.name,
-            self._presence.will,
-            self._bell.set,
-            jitter,
-            self._stall_seconds,
+            config.mqtt, client_id, self._presence.will, self._bell.set, jitter, answer_seconds=self._stall_seconds
         )
         self._states = States()
         # First, so that it is the first of the births; each connection begins with a fresh one.
@@ -159,6 +155,7 @@ class Publisher:
             if self._window.more_to_fetch and self._pace.link_works and self._room() > 0:
                 return 0.0
             due += [self._states.next_due(now), self._holds.next_due(now)]
+            due += [now + self._stall_seconds / 4] if self._owed() else []
         return max(0.0, min([timeout_seconds, *(at - now for at in due if at is not None)]))
 
     # What the broker says
@@ -175,15 +172,14 @@ class Publisher:
                 self._end(event)
 
     def _received(self, message: mqtt.Received, now: float) -> None:
-        if self._proof is not None:
-            self._proof.received(message.topic, message.payload)
+        echo = self._proof is not None and self._proof.received(message.topic, message.payload)
         if message.topic == self._presence.topic:
             namesake, called_offline = self._presence.read(message)
             if namesake:
                 self._link.taken_over(now)
             if called_offline and not self._closing:
                 self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
-        elif self._on_message is not None:
+        elif self._on_message is not None and not echo:
             self._on_message(message.topic, message.payload, message.retain)
 
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
@@ -228,16 +224,17 @@ class Publisher:
             self._holds.keep_back(message.topic, message.row)
 
     def _judge_state(self, topic: str, ack: mqtt.Acked, now: float) -> None:
-        never = ack.code in NEVER
-        if never:
-            log.error("The broker will never take %s: %s", topic, ack.text)
-        if topic == messages.STATE_AGENT and ack.code < mqtt.FAILURE:
+        taken = ack.code < mqtt.FAILURE
+        if taken and topic == messages.STATE_AGENT:
             self._presence.arrived()
-        if ack.code < mqtt.FAILURE or never:
+        if ack.code in NEVER:
+            log.error("The broker will never take %s: %s", topic, ack.text)
+            taken = True  # until its value changes
+        if taken:
             self._holds.accept(topic)
         else:
             self._refuse(topic, ack, now)
-        self._states.answered(topic, taken=ack.code < mqtt.FAILURE or never)
+        self._states.answered(topic, taken=taken)
 
     def _refuse(self, topic: str, ack: mqtt.Acked, now: float) -> None:
         if not self._holds.held(topic):
@@ -264,7 +261,7 @@ class Publisher:
         self._proof = None
 
     def _check_progress(self, now: float) -> None:
-        if not (self._window.unanswered or self._state_ids):
+        if not self._owed():
             self._progress_at = now
         elif now - self._progress_at >= self._stall_seconds and self._link.connection is not None:
             self._pace.stalled()
@@ -272,8 +269,12 @@ class Publisher:
 
     # What goes to the broker
 
+    def _owed(self) -> int:
+        """Count the answers that the broker owes."""
+        return self._window.unanswered + len(self._state_ids)
+
     def _room(self) -> int:
-        return self._pace.size - self._window.unanswered - len(self._state_ids)
+        return self._pace.size - self._owed()
 
     def _send(self, connection: mqtt.Connection, now: float) -> None:
         self._window.go_back(self._holds.wake(now))
