@@ -12,7 +12,10 @@ from agent.worker.tiff import LOSSLESS
 from tests.bad_strips import BAD_STRIPS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reasons.md").read_text()
-SECTIONS = {match[1]: match[2].strip() for match in re.finditer(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", TEXT, re.S | re.M)}
+SECTIONS = {
+    match[1]: match[2].strip()
+    for match in re.finditer(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", TEXT, re.DOTALL | re.MULTILINE)
+}
 
 
 @pytest.mark.parametrize("reason", sorted({reason for _, reason in BAD_STRIPS.values()}))
