@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent import __version__, store
+from agent import __version__
 from agent.ledger.report import ACKNOWLEDGED, PENDING, STATES
+from agent.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,8 @@ def _sums(balances: list[dict[str, Any]]) -> dict[str, int]:
 def _models_of_slots(desk: Desk) -> dict[str, Any]:
     shown = {}
     for slot in desk.config.slots:
-        state, problem = store.load_slot(desk.config.agent.state_folder / "store", slot)
+        loaded = Store(desk.config.agent.state_folder / "store").load(slot)
+        state = loaded.state
         facts = state.accepted.get(state.active)
         shown[slot] = {
             "active_sha256": state.active,
@@ -85,7 +87,8 @@ def _models_of_slots(desk: Desk) -> dict[str, Any]:
             "golden": facts.golden if facts else "none",
             "on_probation": state.on_probation,
             "previous_sha256": state.previous,
-            "problem": problem,
+            "returned": state.returned,
+            "problem": loaded.problem,
         }
     return shown
 

@@ -36,12 +36,6 @@ NOT_BUILT_YET: dict[str, list[Any]] = {
     "metrics": [],
     "web": [],
     "inference.provider": [],
-    "models.require_signature": [False],
-    "models.trusted_keys": [[]],
-    "models.probation.strips": [50, 0],
-    "models.probation.max_faults": [1],
-    "models.probation.max_latency_ratio": [5.0],
-    "models.probation.max_anomalous_rate": [None],
 }
 """Keys whose feature this version does not have, and the values that may be written all the same.
 

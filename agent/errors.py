@@ -58,7 +58,9 @@ class Reason(StrEnum):
     OUTPUT_WRONG_SHAPE = "output_wrong_shape"
     OUTPUT_NON_FINITE = "output_non_finite"
     OUTPUT_OUT_OF_RANGE = "output_out_of_range"
+    OUTPUT_OTHER_CHANNELS = "output_other_channels"
     # A model file; names, axes, dtypes, shapes and metadata are examined in this order
+    FILE_NAME = "file_name"
     MODEL_UNREADABLE = "model_unreadable"
     MODEL_CRASHED = "model_crashed"
     MODEL_TRIAL_TIMEOUT = "model_trial_timeout"
@@ -84,15 +86,19 @@ class Reason(StrEnum):
     OPERATOR = "operator"
     # Its manifest
     MANIFEST_MISSING = "manifest_missing"
+    MODEL_MISSING = "model_missing"
     MANIFEST_WRONG_SLOT = "manifest_wrong_slot"
     MANIFEST_CONTRADICTED = "manifest_contradicted"
     MANIFEST_MALFORMED = "manifest_malformed"
     DIGEST_MISMATCH = "digest_mismatch"
+    SIGNATURE_MISSING = "signature_missing"
     KEY_UNKNOWN = "key_unknown"
     SIGNATURE_INVALID = "signature_invalid"
     # The box
     NO_SPACE = "no_space"
     NO_MEMORY = "no_memory"
+    KILLED = "killed"
+    BOX_BUSY = "box_busy"
     IO_ERROR = "io_error"
 
 

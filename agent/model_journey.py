@@ -1,14 +1,14 @@
 """The model's journey: from a file in the inbox to the worker that strips go to, and back when it turns bad.
 
-    1     `_choose`           a settled file that has not been dealt with
-    2, 3  `_begin_trial`      its papers checked, copied into the store while it is hashed
-    4     `_follow_trial`     a candidate worker: load, contract, golden strip, time
-    5     `_accept`           recorded as active, then offered to the slot, which swaps between two strips
-    6     `_watch_probation`  withdrawn for faults, latency or too many anomalies; the previous model comes back
-    7     `_refuse`           every refusal leaves a reason, a sentence and the numbers
-    8     `_keep_a_worker`    at start and after a loss: the active model, else the previous one, else none
+    1     `_choose`        settled files that have not been dealt with, the highest version first
+    2, 3  `_examine`       the copy, hashed while it is made; its manifest, signature, version
+    4     `_follow_trial`  a candidate worker: load, contract, golden strip, time
+    5     `_accept`        recorded as active, then offered to the slot, which swaps between two strips
+    6, 8  `Keeper`         probation and the way back; a worker for the active model at start and after a loss
+    7     `_refuse`        every refusal leaves a reason, a sentence and the numbers
 
-The active model goes on scoring through all of it: a step is short and waits for no worker.
+The active model goes on scoring through all of it: a step is short and waits for no worker. What is remembered and told
+is in `model_memory.py`. A fault of the box decides nothing: the file waits and is tried again.
 """
 
 from __future__ import annotations
@@ -17,46 +17,61 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from agent import store
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.inbox import Inbox, InboxFile, copy_into_store, list_inbox, read_manifest, stated_version
-from agent.ledger.strips import now_ms
-from agent.model_news import model_state, proof_of, tell
-from agent.model_rules import BYTES_ARE_TO_BLAME, check_facts, check_papers
-from agent.probation import Counted, Failing, judge_probation
+from agent.inbox import Inbox, stated_version
+from agent.model_keeper import BOX_PAUSE_SECONDS, Keeper
+from agent.model_memory import Candidate, Memory
+from agent.model_rules import (
+    BYTES_ARE_TO_BLAME,
+    check_facts,
+    check_papers,
+    check_same_digest,
+    check_speed,
+)
+from agent.postponed import Postponed
+from agent.probation import Failing
 from agent.records import show_name
-from agent.store import Accepted, Refusal
-from agent.wire import Failed, Judged, Loaded, Setup
+from agent.wire import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from agent.config import Config
+    from agent.inbox import InboxFile, Ready
     from agent.ledger import Ledger
-    from agent.manifest import Manifest
+    from agent.manifest import SignedManifest
     from agent.messages import ModelState
-    from agent.model_news import Event
+    from agent.slot_state import SlotState
+    from agent.store import Store
+    from agent.wire import Loaded
     from agent.workers import Slot, WorkerHandle
 
 log = logging.getLogger(__name__)
 
-MANIFEST_GRACE_SECONDS = 10.0  # how long a model may wait for its manifest, where one is required
-BOX_PAUSE_SECONDS = 10.0  # after a fault of the box
-SHORTEST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 30.0, 900.0
+MANIFEST_GRACE_SECONDS = 10.0  # how long a model, or a manifest, may be without the other
+TRIAL_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A model that an operator asked for: what was said against it does not count, but it goes through the trial."""
+
+    sha256: str
+    file: InboxFile | None = None  # where it is, when it is not in the store
+    leaving: Failing | None = None  # the active one is withdrawn for this reason
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A worker that is loading a model."""
+    """A candidate, and its worker once there is room for one."""
 
-    worker: WorkerHandle
-    sha256: str
-    file: InboxFile | None = None  # None: it comes out of the store
-    manifest: Manifest | None = None
-    failing: Failing | None = None  # why the active model is being left for this one
-    wanted: bool = False  # an operator asked for it
+    candidate: Candidate
+    wish: Wish | None = None
+    behind: tuple[InboxFile, ...] = ()  # files that stand behind it
+    worker: WorkerHandle | None = None
 
 
 class ModelJourney:
@@ -67,363 +82,251 @@ class ModelJourney:
         slot: Slot,
         config: Config,
         ledger: Ledger,
+        store: Store,
         trusted_keys: Mapping[str, bytes],
         *,
         start_worker: Callable[[Setup], WorkerHandle],
         publish_state: Callable[[str, ModelState], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slot = slot
         folder = config.models.inbox if slot.name == "default" else config.models.inbox / slot.name
-        self.inbox = Inbox(folder, config.models.settle_seconds)
+        self.slot = slot
+        self.inbox = Inbox(folder, config.models, trusted_keys)
+        self.memory = Memory(slot.name, config, ledger, store, publish_state)
+        self.memory.recall()
+        store.drop_candidate(slot.name)
+        store.sweep()
+        self.keeper = Keeper(slot, self.memory, config.models, load=self._load_accepted, clock=clock)
+        self.postponed = Postponed()
         self._config = config
-        self._ledger = ledger
-        self._store = config.agent.state_folder / "store"
+        self._store = store
+        self._copy_path = store.candidate_path(slot.name)
         self._trusted_keys = trusted_keys
         self._start_worker = start_worker
-        self._publish_state = publish_state
         self._clock = clock
-        self._trial: _Trial | None = None  # a candidate
-        self._loading: _Trial | None = None  # the active or the previous model, at start and after a loss
-        self._unusable: dict[str, str] = {}  # accepted models that would not load again, and why
-        self._pause_until = 0.0  # nothing is tried before, after a fault of the box
-        self._load_at = 0.0
-        self._hold_seconds = SHORTEST_HOLD_SECONDS
-        self._held_until = 0.0
-        self._counted = Counted()
-        self._lock = threading.Lock()
-        self._wishes: list[tuple[str, Failing | None]] = []  # models of the store that an operator asked for
-        self.state, problem = store.load_slot(self._store, slot.name)
-        if problem:
-            log.error("slot %s: %s", slot.name, problem)
+        self._trial: _Trial | None = None
+        self._pause_until = 0.0
+        self._wishes: list[Wish] = []
+        self._lock = threading.Lock()  # of the wishes
+
+    @property
+    def state(self) -> SlotState:
+        """What is active, previous, refused."""
+        return self.memory.state
 
     def step(self, timeout_seconds: float) -> None:
         """Do what can be done now; wait up to `timeout_seconds` when there is nothing."""
         self.slot.changed.clear()
         try:
-            self._watch_hold()
-            self._watch_probation()
-            self._keep_a_worker()
+            self.memory.catch_up()
+            self.keeper.step(room_is_wanted=self._trial is not None and self._stops_first)
             if self._trial is not None:
                 self._follow_trial(self._trial)
             else:
                 self._choose()
-        except Retry as error:  # the box is to blame: nothing has been decided, everything is tried again
+        except Retry as error:  # the box is to blame: nothing has been decided, everything is done again
             log.error("slot %s: %s", self.slot.name, error)  # noqa: TRY400 - the stack tells nothing
             self._pause_until = self._clock() + BOX_PAUSE_SECONDS
-        at_work = self._trial is not None or self._loading is not None
-        self.slot.changed.wait(0.02 if at_work else min(timeout_seconds, self._config.models.settle_seconds))
+        at_work = self._trial is not None or self.keeper.at_work
+        settle_seconds = self._config.models.settle_seconds
+        self.slot.changed.wait(TRIAL_POLL_SECONDS if at_work else min(timeout_seconds, max(settle_seconds, 0.01)))
 
-    def announce(self) -> None:
-        """Publish the state of the slot."""
-        self._publish_state(self.slot.name, model_state(self.slot.name, self.state))
+    def close(self) -> None:
+        """End the workers that are being tried or loaded."""
+        self.keeper.save_counts()
+        self.keeper.stop_loading()
+        if self._trial is not None and self._trial.worker is not None:
+            self._trial.worker.close(0.0)
+        self._store.drop_candidate(self.slot.name)
 
-    def activate(self, digest: str) -> str:
-        """Ask for a model of the store or the inbox, by the beginning of its digest; it goes through the trial.
+    # -- what an operator asks for -------------------------------------------------------------------------------------
 
-        Whatever was said against it does not count. Raises LookupError where there is no such model.
+    def activate(self, beginning: str) -> str:
+        """Ask for a model of the store or the inbox, by the beginning of its sha256; return all of it.
+
+        It goes through the trial and, from the inbox, through the signature; whatever else was said against it does
+        not count. Raises LookupError where there is no such model, or more than one.
         """
-        sha256 = self._find(digest)
-        self._wish(sha256, None)
-        return sha256
+        wishes = {sha256: Wish(sha256) for sha256 in self.state.accepted if sha256.startswith(beginning)}
+        if not wishes:
+            wishes = {sha256: Wish(sha256, file) for file, sha256 in self.inbox.find(beginning)}
+        if len(wishes) != 1:
+            what = "more than one model has" if wishes else "no model in the store or the inbox has"
+            raise LookupError(f"{what} a digest that begins with {beginning!r}")
+        return self._wish(wishes.popitem()[1])
 
     def roll_back(self) -> str:
-        """Ask for the previous model, and withdraw the active one. Raises LookupError where there is none."""
+        """Ask for the previous model and withdraw the active one. Raises LookupError where there is none."""
         if not self.state.previous:
             raise LookupError(f"slot {self.slot.name} has no previous model to go back to")
-        self._wish(self.state.previous, Failing(Reason.OPERATOR, "rolled back by an operator"))
-        return self.state.previous
+        return self._wish(Wish(self.state.previous, leaving=Failing(Reason.OPERATOR, "rolled back by an operator")))
 
-    def _wish(self, sha256: str, failing: Failing | None) -> None:
+    def _wish(self, wish: Wish) -> str:
         with self._lock:
-            self._wishes.append((sha256, failing))
+            self._wishes.append(wish)
         self.slot.changed.set()
+        return wish.sha256
 
-    def _find(self, digest: str) -> str:
-        kept = {sha256 for sha256 in self.state.accepted if sha256.startswith(digest)}
-        if len(kept) == 1:
-            return kept.pop()
-        for file in list_inbox(self.inbox.folder):
-            try:
-                sha256 = copy_into_store(self.inbox.folder, file, self._store, self._config.models.max_mib << 20)
-            except (Reject, Retry) as error:
-                log.info("slot %s: %s is not it: %s", self.slot.name, show_name(file.name), error)
-                continue
-            if sha256.startswith(digest):
-                return sha256
-        what = "more than one model has" if kept else "no model in the store or the inbox has"
-        raise LookupError(f"{what} a digest that begins with {digest!r}")
-
-    # -- 1, 2, 3: which file, and may it be tried ----------------------------------------------------------------------
+    # -- 1: which file -------------------------------------------------------------------------------------------------
 
     def _choose(self) -> None:
-        now = self._clock()
         with self._lock:
             wish = self._wishes.pop(0) if self._wishes else None
         if wish is not None:
-            sha256, failing = wish
-            self._trial = _Trial(self._load(sha256, "candidate"), sha256, failing=failing, wanted=True)
+            self._take_wish(wish)
             return
+        now = self._clock()
         if now < self._pause_until:
             return
-        ready = [
-            (file, stated_version(self.inbox.folder, file))
-            for file, waited in self.inbox.ready(self.state.seen, now)
-            if file.manifest is not None
-            or not self._config.models.require_signature
-            or waited >= MANIFEST_GRACE_SECONDS
-        ]
-        # The highest version, else the newest; the others are not forgotten: if this one is refused they are next.
-        for file, _ in sorted(ready, key=lambda pair: (pair[1], pair[0].identity.mtime_ns, pair[0].name), reverse=True):
-            if self._begin_trial(file):
+        ready = [one for one in self.inbox.ready(self.state.seen, now) if self._is_complete(one)]
+        self.memory.forget_files(self.inbox.names)
+        self.postponed.keep_only(self.inbox.names)
+        files = self._in_order([one.file for one in ready])
+        for position, file in enumerate(files):
+            if not self.postponed.waits(file, now) and self._examine(file, tuple(files[position + 1 :])):
                 return
 
-    def _begin_trial(self, file: InboxFile) -> bool:
-        sha256 = ""
+    def _is_complete(self, ready: Ready) -> bool:
+        """Give the other half of a pair time to arrive, where it is needed."""
+        alone = ready.file.identity is None or (ready.file.manifest is None and self._config.models.require_signature)
+        return not alone or ready.seconds >= MANIFEST_GRACE_SECONDS
+
+    def _in_order(self, files: list[InboxFile]) -> list[InboxFile]:
+        """Put the highest version first, else the newest."""
+
+        def rank(file: InboxFile) -> tuple[int, int, str]:
+            newest_ns = file.identity.mtime_ns if file.identity else 0
+            return stated_version(self.inbox.folder, file), newest_ns, file.name
+
+        return sorted(files, key=rank, reverse=True)
+
+    # -- 2, 3: may it be tried -----------------------------------------------------------------------------------------
+
+    def _examine(self, file: InboxFile, behind: tuple[InboxFile, ...]) -> bool:
+        """Copy a file and check its papers; True when its trial has begun."""
+        candidate = Candidate("", file)
         try:
-            required = self._config.models.require_signature
-            signed = read_manifest(self.inbox.folder, file.name, self._trusted_keys, required=required)
-            sha256 = copy_into_store(self.inbox.folder, file, self._store, self._config.models.max_mib << 20)
-            if sha256 == self.state.active or sha256 in self.state.refused:
-                self._note_unchanged(file, sha256)
+            signed = self.inbox.read_papers(file)
+            candidate = Candidate(self.inbox.copy(file, self._copy_path), file, signed.manifest if signed else None)
+            is_fine = candidate.sha256 == self.state.active and not self.keeper.cannot_load(candidate.sha256)
+            if is_fine or candidate.sha256 in self.state.refused:
+                self.memory.note_unchanged(file, candidate.sha256)
                 return False
-            manifest = signed.manifest if signed is not None else None
-            check_papers(
-                manifest,
-                sha256=sha256,
-                size=file.identity.size_bytes,
-                slot=self.slot.name,
-                highest_version=self.state.highest_version,
-                rollback_is_signed=signed is not None and signed.key_id in self._trusted_keys,
-            )
-            if self._config.models.switch == "stop_first":
-                self.slot.stop_current()
-            self._trial = _Trial(self._load(sha256, "candidate"), sha256, file, manifest)
-        except Reject as refusal:
-            self._refuse(file, sha256, refusal)
+            self._check_papers(candidate, signed, self.state.highest_version)
+        except (Reject, Retry) as error:
+            self._turn_away(candidate, error)
             return False
-        except Retry as error:
-            if error.blame is Blame.BOX:
-                raise
-            log.info("slot %s: %s: %s", self.slot.name, show_name(file.name), error)
-            self.inbox.look_again(file)
-            return False
+        self._trial = _Trial(candidate, behind=behind)
         return True
 
-    def _load(self, sha256: str, role: str) -> WorkerHandle:
-        config = self._config
-        return self._start_worker(
-            Setup(
-                model_file=str(store.model_path(self._store, sha256)),
-                model_sha256=sha256,
-                lock_file=str(config.agent.state_folder / "workers.lock"),
-                heatmap_folder=str(config.heatmap_folder),
-                role="candidate" if role == "candidate" else "worker",
-                threads=None if config.inference.threads == "auto" else config.inference.threads,
-                memory_mib=config.models.trial.memory_mib,
-                unlabelled_input_scale=config.models.unlabelled_input_scale,
-                checks=config.checks.model_dump(),
-                scoring=config.scoring.model_dump(),
-                heatmaps=config.heatmaps.model_dump(mode="json"),
-            )
+    def _take_wish(self, wish: Wish) -> None:
+        candidate = Candidate(wish.sha256, wish.file)
+        try:
+            if wish.file is not None:
+                signed = self.inbox.read_papers(wish.file)
+                candidate = Candidate(
+                    self.inbox.copy(wish.file, self._copy_path), wish.file, signed.manifest if signed else None
+                )
+                self._check_papers(candidate, signed, 0)
+                check_same_digest(candidate.sha256, wish.sha256)
+        except (Reject, Retry) as error:
+            self._turn_away(candidate, error, wish)
+            return
+        self._trial = _Trial(candidate, wish)
+
+    def _check_papers(self, candidate: Candidate, signed: SignedManifest | None, highest_version: int) -> None:
+        check_papers(
+            candidate.manifest,
+            sha256=candidate.sha256,
+            size=self._copy_path.stat().st_size,
+            slot=self.slot.name,
+            highest_version=highest_version,
+            rollback_is_signed=signed is not None and signed.key_id in self._trusted_keys,
         )
 
     # -- 4, 5: the trial -----------------------------------------------------------------------------------------------
 
     def _follow_trial(self, trial: _Trial) -> None:
         try:
+            if trial.worker is None:
+                if self._has_room():
+                    self._trial = replace(trial, worker=self._load(trial.candidate))
+                return
             loaded = trial.worker.poll_loaded(0.0, self._config.models.trial.seconds)
             if loaded is None:
                 return
-            current = self.slot.current
-            active_ms = current.facts.run_ms if current is not None and current.facts is not None else 0.0
-            if not trial.wanted:
-                check_facts(loaded, trial.manifest, self.state.highest_version, self._config.models, active_ms)
+            if trial.wish is None:
+                check_facts(loaded, trial.candidate.manifest, self.state.highest_version)
+                active = self.state.accepted.get(self.state.active)
+                check_speed(loaded, active, self._config.models.probation.max_latency_ratio)
+            self._accept(trial, trial.worker, loaded)
         except (Reject, Retry) as error:
             self._trial = None
-            trial.worker.close(0.0)
-            if isinstance(error, Retry):
-                raise
-            self._refuse(trial.file, trial.sha256, error)
-            return
-        self._trial = None
-        self._accept(trial, loaded)
-
-    def _accept(self, trial: _Trial, loaded: Loaded) -> None:
-        """Record first, then swap: after a crash in between the recorded model is loaded."""
-        file = show_name(trial.file.name) if trial.file else self._file_of(trial.sha256)
-        accepted = Accepted(loaded.model_id, loaded.version, loaded.golden, loaded.run_ms, now_ms(), file)
-        probation = self._config.models.probation.strips > 0 and self.state.active not in ("", trial.sha256)
-        seen = self.state.seen | ({trial.file.name: trial.file.key} if trial.file else {})
-        keep = self._config.models.keep
-        left = self.state.active
-        state = store.activate(
-            replace(self.state, seen=seen), trial.sha256, accepted, on_probation=probation, keep=keep
-        )
-        if trial.manifest is not None and trial.manifest.rollback:
-            state = replace(state, highest_version=loaded.version)
-        if trial.failing is not None:
-            state = store.withdraw(state, left, self._file_of(left), trial.failing.reason, trial.failing.detail)
-        self._save(state)
-        self._counted = Counted()
-        self.slot.offer(trial.worker)
-        facts = {"run_ms": loaded.run_ms, "load_ms": loaded.load_ms, "golden_difference": loaded.golden_difference}
-        self._tell("activated", trial.sha256, file, detail=proof_of(loaded), facts=facts)
-        store.sweep(self._store, self._wanted())
-
-    def _refuse(self, file: InboxFile | None, sha256: str, refusal: Reject) -> None:
-        """Leave the reason, the sentence and the numbers; the same bytes, or the same file, are not tried again."""
-        name = show_name(file.name) if file else self._file_of(sha256)
-        if file is not None:
-            refused = Refusal("rejected", refusal.reason, refusal.detail, name, now_ms())
-            bytes_are_to_blame = bool(sha256) and refusal.reason in BYTES_ARE_TO_BLAME
-            key = sha256 if bytes_are_to_blame else f"unread:{name}"
-            self._save(store.refuse(self.state, key, refused, file.name, file.key))
-        self._tell("rejected", sha256, name, reason=refusal.reason, detail=refusal.detail)
-        store.sweep(self._store, self._wanted())
-
-    def _note_unchanged(self, file: InboxFile, sha256: str) -> None:
-        known = self.state.refused.get(sha256)
-        detail = f"was {known.kind} before: {known.reason}" if known else "is the active model"
-        self._save(replace(self.state, seen=self.state.seen | {file.name: file.key}))
-        self._tell("unchanged", sha256, show_name(file.name), reason=known.reason if known else "", detail=detail)
-        store.sweep(self._store, self._wanted())
-
-    # -- 6: probation, and the way back --------------------------------------------------------------------------------
-
-    def count(self, worker: WorkerHandle, answer: Judged | Failed | None) -> None:
-        """Count what a worker answered (None: it was lost); called by the strip's journey."""
-        if worker.setup.model_sha256 != self.state.active:
-            return
-        with self._lock:
-            self._counted = self._counted.with_answer(answer)
-        if isinstance(answer, Judged):
-            self._hold_seconds = SHORTEST_HOLD_SECONDS
-        if self.state.on_probation:
-            self.slot.changed.set()
-
-    def _watch_probation(self) -> None:
-        if not self.state.on_probation or self._trial is not None:
-            return
-        previous = self.state.accepted.get(self.state.previous)
-        limits = self._config.models.probation
-        verdict = judge_probation(self._counted, limits, previous.run_ms if previous else 0.0)
-        if isinstance(verdict, Failing):
-            self._go_back(verdict)
-        elif verdict:
-            self._save(replace(self.state, on_probation=False))
-            self._tell("probation_passed", self.state.active, self._file_of(self.state.active))
-
-    def _watch_hold(self) -> None:
-        """Three strips in a row cost a worker each: back to the previous model, or wait and try again."""
-        if not self.slot.held:
-            return
-        now = self._clock()
-        if self._held_until == 0.0:
-            self._held_until = now + self._hold_seconds
-            self._hold_seconds = min(2 * self._hold_seconds, LONGEST_HOLD_SECONDS)
-            log.critical("slot %s holds its strips: %s", self.slot.name, self.slot.held)
-            if self.state.previous and self._loading is None and self._trial is None:
-                self._go_back(Failing(Reason.LOST_WORKERS, self.slot.held))
-        elif now >= self._held_until:
-            self._held_until = 0.0
-            self.slot.hold_is_over()
-
-    def _go_back(self, failing: Failing) -> None:
-        """Load the previous model; the failing one goes on until that has worked."""
-        active, previous = self.state.active, self.state.previous
-        self._save(replace(self.state, on_probation=False))
-        log.error("slot %s: model %s is withdrawn: %s", self.slot.name, active[:12], failing.detail)
-        if self._loading is not None:
-            self._loading.worker.close(0.0)
-        if previous and store.is_intact(self._store, previous):
-            self._loading = _Trial(self._load(previous, "worker"), previous, failing=failing)
-        else:
-            self._tell("rolled_back", active, self._file_of(active), reason=failing.reason, detail=failing.detail,
-                       return_detail="there is no previous model to return to: it stays active")  # fmt: skip
-
-    # -- 8: a worker for the active model ------------------------------------------------------------------------------
-
-    def _keep_a_worker(self) -> None:
-        if self._loading is not None:
-            self._follow_loading(self._loading)
-            return
-        has_worker = self.slot.current is not None or self.slot.incoming is not None
-        stopped_for_trial = self._trial is not None and self._config.models.switch == "stop_first"
-        if has_worker or stopped_for_trial or self._clock() < self._load_at:
-            return
-        for sha256 in (self.state.active, self.state.previous):
-            if not sha256 or sha256 in self._unusable:
-                continue
-            if store.is_intact(self._store, sha256):
-                failing = None
-                if sha256 != self.state.active:
-                    failing = Failing(Reason.STORE_DAMAGED, self._unusable[self.state.active])
-                self._loading = _Trial(self._load(sha256, "worker"), sha256, failing=failing)
-                return
-            self._unusable[sha256] = f"model {sha256[:12]} is damaged or missing in the store"
-            log.critical("slot %s: %s", self.slot.name, self._unusable[sha256])
-        self._unusable.clear()
-        self._load_at = self._clock() + BOX_PAUSE_SECONDS
-
-    def _follow_loading(self, loading: _Trial) -> None:
-        try:
-            loaded = loading.worker.poll_loaded(0.0, self._config.models.trial.seconds)
-        except (Reject, Retry) as error:
-            self._loading = None
-            loading.worker.close(0.0)
-            if isinstance(error, Retry):
-                self._load_at = self._clock() + BOX_PAUSE_SECONDS
-                raise
-            log.critical("slot %s: model %s does not load: %s", self.slot.name, loading.sha256[:12], error)
-            self._unusable[loading.sha256] = f"model {loading.sha256[:12]} does not load: {error.detail}"
-            if loading.failing is not None:
-                active = self.state.active
-                self._tell("rolled_back", active, self._file_of(active), reason=loading.failing.reason,
-                           detail=loading.failing.detail, return_detail=self._unusable[loading.sha256])  # fmt: skip
-            return
-        if loaded is None:
-            return
-        self._loading = None
-        self._unusable.clear()
-        if loading.failing is not None:
-            self._return_to(loading, loading.failing)
-        self.slot.offer(loading.worker)
-        self._held_until = 0.0
-
-    def _return_to(self, loading: _Trial, failing: Failing) -> None:
-        bad = self.state.active
-        facts = self.state.accepted.get(bad)
-        state = store.withdraw(self.state, bad, self._file_of(bad), failing.reason, failing.detail)
-        self._save(store.step_back(state, loading.sha256, now_ms()))
-        self._tell("rolled_back", bad, facts.file if facts else "", reason=failing.reason, detail=failing.detail,
-                   return_detail=f"model {loading.sha256[:12]} scores again")  # fmt: skip
-        store.sweep(self._store, self._wanted())
-
-    def close(self) -> None:
-        """End the workers that are being tried or loaded."""
-        for trial in (self._trial, self._loading):
-            if trial is not None:
+            if trial.worker is not None:
                 trial.worker.close(0.0)
+            self._turn_away(trial.candidate, error, trial.wish)
 
-    # -- what is remembered and told -----------------------------------------------------------------------------------
+    @property
+    def _stops_first(self) -> bool:
+        return self._config.models.switch == "stop_first"
 
-    def _save(self, state: store.SlotState) -> None:
-        store.save_slot(self._store, self.slot.name, state)
-        self.state = state
+    def _has_room(self) -> bool:
+        """Whether the candidate's worker may start: with `stop_first`, once no other worker is left."""
+        if not self._stops_first:
+            return True
+        if self.keeper.at_work:
+            return False
+        if self.slot.current is not None:
+            self.slot.stop_current()
+            return False
+        self.slot.end_retired()
+        return True
 
-    def _tell(self, what: Event, sha256: str, file: str, **more: Any) -> None:
-        facts = self.state.accepted.get(sha256)
-        log.warning("slot %s: model %s %s %s", self.slot.name, file or sha256[:12], what, more.get("detail", ""))
-        tell(self._config, self._ledger, self.slot.name, self.state, what, sha256=sha256, file=file,
-             model_id=facts.model_id if facts else "", version=facts.version if facts else 0, **more)  # fmt: skip
-        self.announce()
+    def _accept(self, trial: _Trial, worker: WorkerHandle, loaded: Loaded) -> None:
+        """Record, then swap: after a crash in between the recorded model is loaded."""
+        leaving = trial.wish.leaving if trial.wish is not None else self.keeper.leaving
+        self.memory.accept(trial.candidate, loaded, leaving, self.keeper.counted)
+        self._trial = None
+        if trial.candidate.file is not None:
+            self.postponed.forget(trial.candidate.file)
+        self.keeper.hand_over(worker)
+        if trial.behind:
+            self.memory.supersede(list(trial.behind))
 
-    def _file_of(self, sha256: str) -> str:
-        facts = self.state.accepted.get(sha256) or self.state.refused.get(sha256)
-        return facts.file if facts else ""
+    def _load(self, candidate: Candidate) -> WorkerHandle:
+        path = self._copy_path if candidate.file is not None else self._store.model_path(candidate.sha256)
+        return self._start(path, candidate.sha256, "candidate")
 
-    def _wanted(self) -> set[str]:
-        with self._lock:
-            wished = {sha256 for sha256, _ in self._wishes}
-        return store.wanted_by_all_slots(self._store) | {t.sha256 for t in (self._trial, self._loading) if t} | wished
+    def _load_accepted(self, sha256: str) -> WorkerHandle:
+        return self._start(self._store.model_path(sha256), sha256, "worker")
+
+    def _start(self, path: Path, sha256: str, role: Literal["candidate", "worker"]) -> WorkerHandle:
+        return self._start_worker(Setup.of(self._config, path, sha256, role))
+
+    # -- 7: what is not taken ------------------------------------------------------------------------------------------
+
+    def _turn_away(self, candidate: Candidate, error: Reject | Retry, wish: Wish | None = None) -> None:
+        """Refuse the candidate, or let it wait where the box or an upload under way is to blame."""
+        file = candidate.file
+        if isinstance(error, Reject):
+            self._refuse(candidate, error)
+        elif wish is not None or file is None:  # whoever asked is told, and asks again
+            self._refuse(candidate, Reject(error.reason, error.detail))
+        elif error.blame is Blame.FILE:
+            log.info("slot %s: %s: %s", self.slot.name, show_name(file.name), error)
+            self.inbox.look_again(file)
+        else:
+            self._postpone(candidate, file, error)
+
+    def _refuse(self, candidate: Candidate, refusal: Reject) -> None:
+        if candidate.file is not None:
+            self.postponed.forget(candidate.file)
+        self.memory.refuse(candidate, refusal, bytes_are_to_blame=refusal.reason in BYTES_ARE_TO_BLAME)
+
+    def _postpone(self, candidate: Candidate, file: InboxFile, error: Retry) -> None:
+        pause = self.postponed.add(file, error, self._clock())
+        if isinstance(pause, Reject):
+            self._refuse(candidate, pause)
+            return
+        self._store.drop_candidate(self.slot.name)
+        log.error("slot %s: %s cannot be tried now, again in %.0f s: %s", self.slot.name, file.name, pause, error)

@@ -1,76 +1,61 @@
-"""What is told of models: the ledger's rows, `event/model` and `state/model`."""
+"""What is told of models: the messages `event/model` and `state/model`. Pure functions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import time
+from typing import TYPE_CHECKING, Literal
 
-from agent import messages
-from agent.ledger import ModelRecord
-from agent.ledger.strips import now_ms
-from agent.messages import ModelEvent, ModelState, utc_text
+from agent.messages import ModelEvent, ModelState, encode, utc_text
 
 if TYPE_CHECKING:
-    from agent.config import Config
-    from agent.ledger import Ledger
-    from agent.store import SlotState
+    from agent.ledger import ModelRecord
+    from agent.slot_state import SlotState
     from agent.wire import Loaded
 
 Event = Literal["activated", "rejected", "rolled_back", "probation_passed", "superseded", "unchanged"]
-_STATES = {"activated": "active", "probation_passed": "active", "rejected": "rejected", "rolled_back": "withdrawn",
-           "superseded": "superseded"}  # fmt: skip
 
 
-def tell(
-    config: Config,
-    ledger: Ledger,
+def make_event(
+    agent: str,
     slot: str,
-    state: SlotState,
     what: Event,
+    record: ModelRecord,
+    state: SlotState,
     *,
-    sha256: str,
-    file: str,
-    model_id: str = "",
-    version: int = 0,
+    msg_id: str,
+    ts_ms: int,
     reason: str = "",
     detail: str = "",
     return_detail: str = "",
-    facts: dict[str, Any] | None = None,
-) -> None:
-    """Record what happened to a model and queue the event; `state` is the slot's afterwards. Raises Retry."""
+) -> bytes:
+    """Make the event that tells what happened to a model; `state` is the slot's afterwards."""
     active = state.accepted.get(state.active)
-
-    def payload(msg_id: str, ts_ms: int) -> bytes:
-        return messages.encode(
-            ModelEvent(
-                msg_id=msg_id,
-                ts=utc_text(ts_ms),
-                ts_ms=ts_ms,
-                agent=config.agent.name,
-                slot=slot,
-                event=what,
-                model_id=model_id,
-                version=version,
-                sha256=sha256,
-                file=file,
-                reason=reason,
-                detail=detail,
-                active_model_id=active.model_id if active else "",
-                active_sha256=state.active,
-                previous_sha256=state.previous,
-                return_detail=return_detail,
-            )
+    return encode(
+        ModelEvent(
+            msg_id=msg_id,
+            ts=utc_text(ts_ms),
+            ts_ms=ts_ms,
+            agent=agent,
+            slot=slot,
+            event=what,
+            model_id=record.model_id,
+            version=record.version,
+            sha256=record.sha256,
+            file=record.file,
+            reason=reason,
+            detail=detail,
+            active_model_id=active.model_id if active else "",
+            active_sha256=state.active,
+            previous_sha256=state.previous,
+            return_detail=return_detail,
         )
-
-    record = None
-    if what in _STATES:
-        record = ModelRecord(slot, sha256, _STATES[what], file, model_id, version, reason, detail, facts or {})
-    ledger.models.record(record, messages.model_event_topic(slot), payload, config.outbox.max_messages)
+    )
 
 
-def model_state(slot: str, state: SlotState) -> ModelState:
+def make_state(slot: str, state: SlotState) -> ModelState:
     """Make the retained message of a slot."""
     active = state.accepted.get(state.active)
-    refused_sha256, refused = next(reversed(state.refused.items()), ("", None))
+    refused = next(reversed(state.refused.values()), None)
     return ModelState(
         slot=slot,
         active_model_id=active.model_id if active else "",
@@ -80,12 +65,12 @@ def model_state(slot: str, state: SlotState) -> ModelState:
         golden="passed" if active and active.golden == "passed" else "none",
         on_probation=state.on_probation,
         previous_sha256=state.previous,
-        last_refused_sha256="" if refused_sha256.startswith("unread:") else refused_sha256,
+        last_refused_sha256=refused.sha256 if refused else "",
         last_refused_file=refused.file if refused else "",
         last_refused_reason=refused.reason if refused else "",
         last_refused_detail=refused.detail if refused else "",
         last_refused_ts=utc_text(refused.ts_ms) if refused else "",
-        ts=utc_text(now_ms()),
+        ts=utc_text(time.time_ns() // 1_000_000),
     )
 
 

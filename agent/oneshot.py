@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,17 +108,11 @@ def _score(worker: WorkerHandle, file: Path, config: Config) -> dict[str, Any]:
 
 def _start(model: Path, sha256: str, config: Config, folder: Path, save: str) -> tuple[WorkerHandle, Loaded]:
     worker = WorkerHandle(
-        Setup(
-            model_file=str(model.absolute()),
-            model_sha256=sha256,
+        replace(
+            Setup.of(config, model.absolute(), sha256, "worker"),
             lock_file=str(model.absolute()),
             heatmap_folder=str(folder.absolute()),
-            role="worker",
-            threads=None if config.inference.threads == "auto" else config.inference.threads,
             memory_mib=None,
-            unlabelled_input_scale=config.models.unlabelled_input_scale,
-            checks=config.checks.model_dump(),
-            scoring=config.scoring.model_dump(),
             heatmaps=config.heatmaps.model_dump(mode="json") | {"png": save, "tiff": save, "min_free_gib": 0.0},
         )
     )

@@ -28,6 +28,7 @@ from agent.ledger.strips import now_ms
 from agent.model_journey import ModelJourney
 from agent.ownership import take_lock, wait_for_old_workers
 from agent.publisher import Publisher
+from agent.store import Store
 from agent.strip_journey import Intake, StripJourney
 from agent.watching import CameraWatcher
 from agent.workers import Slot, Starter
@@ -70,11 +71,13 @@ class Service:
             trusted_keys = read_trusted_keys(self.config.models.trusted_keys)
         except ValueError as error:
             raise Fatal(ExitCode.CONFIG, str(error)) from error
+        self.store = Store(state / "store")
         self.models = {
             name: ModelJourney(
                 slot,
                 self.config,
                 self.ledger,
+                self.store,
                 trusted_keys,
                 start_worker=self.starter.order,
                 publish_state=self._publish_model_state,
@@ -87,7 +90,7 @@ class Service:
                 self.config,
                 self.ledger,
                 committed=self._committed,
-                judged=self.models[name].count,
+                judged=self.models[name].keeper.count,
                 folder_is_away=self._folder_is_away,
             )
             for name, slot in self.slots.items()
@@ -145,7 +148,7 @@ class Service:
     def _start_loops(self) -> None:
         self._start("publisher", lambda: self.publisher.step(POLL_SECONDS))
         for name, models in self.models.items():
-            models.announce()
+            models.memory.announce()
             self._start(f"models-{name}", lambda models=models: models.step(POLL_SECONDS))  # type: ignore[misc]
         for name, strips in self.strips.items():
             self._start(f"strips-{name}", lambda strips=strips: strips.step(POLL_SECONDS))  # type: ignore[misc]

@@ -1,161 +1,119 @@
-"""The agent's own folder of models, named by their digest, and what has to be remembered of each slot.
+"""The agent's own folder of models, and what has to be remembered of each slot. It outlives the ledger.
 
-<state>/store/<sha256>.onnx       accepted models, and the one that is being tried
-<state>/store/slots/<slot>.json   what is active, previous, refused: it outlives the ledger
+<state>/store/<sha256>.onnx            models that were accepted; nothing else is ever loaded to score strips
+<state>/store/slots/<slot>.candidate   the copy that is being tried
+<state>/store/slots/<slot>.json        the slot's state: what is active, previous, refused
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
-from dataclasses import asdict, dataclass, field, replace
+import logging
+import threading
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.contract import CONTRACT
 from agent.errors import Retry
-from agent.files import remove_temporary_files, write_atomically
+from agent.files import fsync_folder, remove_temporary_files, write_atomically
+from agent.slot_state import Accepted, Refusal, SlotState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 SLOT_FILE_FORMAT = 1
-REFUSALS_KEPT = 100
+_PLAIN_FIELDS = ("active", "previous", "highest_version", "on_probation", "probation_counts", "returned", "seen")
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A model that passed its trial."""
+class Loaded:
+    """A slot's state as its file told it; `problem` says why it could not be read."""
 
-    model_id: str
-    version: int
-    golden: str  # passed | none
-    run_ms: float
-    since_ms: int  # when it became active last, Unix milliseconds
-    file: str
+    state: SlotState
+    problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A model that is not taken again from the inbox."""
+class Store:
+    """One for the whole service: its slots take turns at what concerns all of them."""
 
-    kind: str  # rejected | withdrawn
-    reason: str
-    detail: str
-    file: str
-    ts_ms: int
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
 
+    def model_path(self, sha256: str) -> Path:
+        """Where an accepted model is kept."""
+        return self.folder / f"{sha256}.onnx"
 
-@dataclass(frozen=True, slots=True)
-class SlotState:
-    """Everything that has to be remembered of a slot. Models are named by their sha256."""
+    def candidate_path(self, slot: str) -> Path:
+        """Where a slot's candidate is copied to."""
+        return self.folder / "slots" / f"{slot}.candidate"
 
-    active: str = ""
-    previous: str = ""
-    highest_version: int = 0
-    on_probation: bool = False
-    accepted: dict[str, Accepted] = field(default_factory=dict)  # oldest first
-    refused: dict[str, Refusal] = field(default_factory=dict)  # oldest first
-    seen: dict[str, str] = field(default_factory=dict)  # file name -> InboxFile.key that has been dealt with
+    def load(self, slot: str) -> Loaded:
+        """Read a slot's state; one that was never written is empty."""
+        path = self._slot_path(slot)
+        try:
+            fields = json.loads(path.read_bytes())
+            accepted = {sha: Accepted(**values) for sha, values in fields["accepted"].items()}
+            refused = {key: Refusal(**values) for key, values in fields["refused"].items()}
+            plain: dict[str, Any] = {name: fields[name] for name in _PLAIN_FIELDS}
+            return Loaded(SlotState(accepted=accepted, refused=refused, **plain))
+        except FileNotFoundError:
+            return Loaded(SlotState())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Loaded(SlotState(), f"{path} cannot be read ({type(error).__name__}: {error})")
 
+    def save(self, slot: str, state: SlotState) -> None:
+        """Replace a slot's file atomically; raises Retry (the box is to blame) where that cannot be done."""
+        with self._lock:
+            self._save(slot, state)
 
-def model_path(store: Path, sha256: str) -> Path:
-    """Where a model is kept."""
-    return store / f"{sha256}.onnx"
+    def accept(self, slot: str, sha256: str, state: SlotState, *, is_candidate: bool) -> None:
+        """Keep the slot's candidate under its digest, where it is not there yet, and save the state that names it.
 
+        Raises Retry.
+        The model's name comes first: whatever a slot's file names is there.
+        """
+        try:
+            with self._lock:
+                if is_candidate:
+                    self.candidate_path(slot).replace(self.model_path(sha256))
+                    fsync_folder(self.folder)
+                self._save(slot, state)
+        except OSError as error:
+            raise Retry.of_box(error, f"cannot keep model {sha256[:12]} in the store") from error
 
-def is_intact(store: Path, sha256: str) -> bool:
-    """Say whether the store still holds the very bytes of a model."""
-    try:
-        with model_path(store, sha256).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
+    def sweep(self) -> list[str]:
+        """Remove the models that no slot wants any more, and what killed processes left; return the models' names."""
+        removed = []
+        with self._lock:
+            remove_temporary_files(self.folder)
+            slots = [self.load(path.stem) for path in (self.folder / "slots").glob("*.json")]
+            if any(slot.problem for slot in slots):
+                return []  # nobody knows what it wants
+            wanted = {sha256 for slot in slots for sha256 in slot.state.accepted}
+            try:
+                for path in self.folder.glob("*.onnx"):
+                    if path.stem not in wanted:
+                        path.unlink(missing_ok=True)
+                        removed.append(path.stem)
+            except OSError as error:
+                log.warning("cannot remove a model from the store: %s", error)
+        return removed
 
+    def drop_candidate(self, slot: str) -> None:
+        """Remove the copy of a candidate, if there is one."""
+        try:
+            self.candidate_path(slot).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot remove %s: %s", self.candidate_path(slot), error)
 
-def sweep(store: Path, wanted: Collection[str]) -> list[str]:
-    """Remove leftovers of dead processes and the models that no slot wants any more; return the models' names."""
-    remove_temporary_files(store)
-    removed = []
-    for path in store.glob("*.onnx"):
-        if path.stem not in wanted:
-            path.unlink(missing_ok=True)
-            removed.append(path.stem)
-    for path in store.glob(".incoming.*.tmp"):
-        path.unlink(missing_ok=True)
-    return removed
+    def _slot_path(self, slot: str) -> Path:
+        return self.folder / "slots" / f"{slot}.json"
 
-
-def load_slot(store: Path, slot: str) -> tuple[SlotState, str]:
-    """Read a slot's state and say what was wrong with its file ("" when nothing was)."""
-    path = store / "slots" / f"{slot}.json"
-    try:
-        fields = json.loads(path.read_bytes())
-        accepted = {sha: Accepted(**values) for sha, values in fields["accepted"].items()}
-        refused = {sha: Refusal(**values) for sha, values in fields["refused"].items()}
-        known = {name: fields[name] for name in ("active", "previous", "highest_version", "on_probation", "seen")}
-        return SlotState(accepted=accepted, refused=refused, **known), ""
-    except FileNotFoundError:
-        return SlotState(), ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return SlotState(), f"{path} cannot be read ({error}); the slot starts anew"
-
-
-def save_slot(store: Path, slot: str, state: SlotState) -> None:
-    """Replace a slot's file atomically; raises Retry (the box is to blame) where that cannot be done."""
-    fields: dict[str, Any] = {"format": SLOT_FILE_FORMAT, "contract": CONTRACT, **asdict(state)}
-    try:
-        write_atomically(store / "slots" / f"{slot}.json", json.dumps(fields, indent=1).encode())
-    except OSError as error:
-        raise Retry.of_box(error, f"cannot write the state of slot {slot}") from error
-
-
-def activate(state: SlotState, sha256: str, accepted: Accepted, *, on_probation: bool, keep: int) -> SlotState:
-    """Make a model active, the active one previous, and forget accepted ones beyond `keep`."""
-    previous = state.active if state.active not in ("", sha256) else state.previous
-    order = {name: facts for name, facts in state.accepted.items() if name not in (sha256, previous)}
-    order |= {name: state.accepted[name] for name in (previous,) if name in state.accepted} | {sha256: accepted}
-    kept = dict(list(order.items())[-keep:])
-    return replace(
-        state,
-        active=sha256,
-        previous=previous if previous in kept else "",
-        highest_version=max(state.highest_version, accepted.version),
-        on_probation=on_probation,
-        accepted=kept,
-        refused={name: refusal for name, refusal in state.refused.items() if name != sha256},
-    )
-
-
-def refuse(state: SlotState, sha256: str, refusal: Refusal, name: str, key: str) -> SlotState:
-    """Remember a refusal and that the file has been dealt with; the newest hundred are kept."""
-    refused = {old: facts for old, facts in state.refused.items() if old != sha256} | {sha256: refusal}
-    return replace(state, refused=dict(list(refused.items())[-REFUSALS_KEPT:]), seen=state.seen | {name: key})
-
-
-def withdraw(state: SlotState, sha256: str, file: str, reason: str, detail: str) -> SlotState:
-    """Take a model out of the accepted ones: it is not taken from the inbox again."""
-    refusal = Refusal("withdrawn", reason, detail, file, time.time_ns() // 1_000_000)
-    return replace(
-        state,
-        previous="" if state.previous == sha256 else state.previous,
-        accepted={name: facts for name, facts in state.accepted.items() if name != sha256},
-        refused={name: old for name, old in state.refused.items() if name != sha256} | {sha256: refusal},
-    )
-
-
-def step_back(state: SlotState, sha256: str, since_ms: int) -> SlotState:
-    """Make the previous model the active one again; then there is no previous one."""
-    facts = replace(state.accepted[sha256], since_ms=since_ms)
-    rest = {name: old for name, old in state.accepted.items() if name != sha256}
-    return replace(state, active=sha256, previous="", on_probation=False, accepted=rest | {sha256: facts})
-
-
-def wanted_by_all_slots(store: Path) -> set[str]:
-    """Return the models that some slot has accepted and keeps."""
-    wanted = set()
-    for path in (store / "slots").glob("*.json"):
-        state, _ = load_slot(store, path.stem)
-        wanted |= set(state.accepted) | {state.active, state.previous}
-    return wanted - {""}
+    def _save(self, slot: str, state: SlotState) -> None:
+        fields = {"format": SLOT_FILE_FORMAT, **asdict(state)}
+        try:
+            write_atomically(self._slot_path(slot), json.dumps(fields, indent=1).encode())
+        except OSError as error:
+            raise Retry.of_box(error, f"cannot write the state of slot {slot}") from error

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
 from agent.records import FileIdentity, HeatmapFiles, Judgement, Strip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.config import Config
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -33,6 +38,23 @@ class Setup:
     checks: dict[str, Any]
     scoring: dict[str, Any]
     heatmaps: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: Config, model_file: Path, sha256: str, role: Literal["candidate", "worker"]) -> Setup:
+        """Take everything else out of the configuration."""
+        return cls(
+            model_file=str(model_file),
+            model_sha256=sha256,
+            lock_file=str(config.agent.state_folder / "workers.lock"),
+            heatmap_folder=str(config.heatmap_folder),
+            role=role,
+            threads=None if config.inference.threads == "auto" else config.inference.threads,
+            memory_mib=config.models.trial.memory_mib,
+            unlabelled_input_scale=config.models.unlabelled_input_scale,
+            checks=config.checks.model_dump(),
+            scoring=config.scoring.model_dump(),
+            heatmaps=config.heatmaps.model_dump(mode="json"),
+        )
 
     @property
     def sections(self) -> tuple[ChecksSection, ScoringSection, HeatmapsSection]:
@@ -81,7 +103,8 @@ class Loaded:
     golden_difference: float  # largest of any heatmap pixel, 0..1; 0.0 without a golden strip
     threshold: float | None
     load_ms: float
-    run_ms: float  # the median of a few runs after the first
+    run_ms: float  # the fastest of a few runs after the first
+    cpu_ms: float  # processor time of the cheapest of them, of all threads together
 
 
 @dataclass(frozen=True, slots=True)

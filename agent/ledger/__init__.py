@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.ledger.database import Database
-from agent.ledger.models import ModelRecord, Models
+from agent.ledger.models import Changes, ModelRecord, Models
 from agent.ledger.outbox import Outbox
 from agent.ledger.purge import Purge
 from agent.ledger.report import Report
@@ -20,7 +20,7 @@ from agent.ledger.strips import NewResult, Strips
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Ledger", "ModelRecord", "NewResult", "open_ledger"]
+__all__ = ["Changes", "Ledger", "ModelRecord", "NewResult", "open_ledger"]
 
 
 @dataclass(frozen=True, slots=True)

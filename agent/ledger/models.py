@@ -1,4 +1,4 @@
-"""What happened to models: one row for each model of a slot, and the event that tells of it, in one transaction."""
+"""What happened to models: a row for each model of a slot, the event that tells of it, and when which model scored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-_COLUMNS = ("slot", "sha256", "state", "file", "model_id", "version", "first_seen_ms", "changed_ms", "reason", "detail",
-            "facts")  # fmt: skip
+_COLUMNS = ("slot", "key", "sha256", "state", "file", "model_id", "version", "first_seen_ms", "changed_ms", "reason",
+            "detail", "facts")  # fmt: skip
+LISTED_AT_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
     """What is known of a model; `facts` are the numbers that were measured."""
 
-    slot: str
+    key: str  # the sha256, or the name of a file that was refused
     sha256: str  # "" when its file could not be read
     state: str  # active | previous | accepted | rejected | withdrawn | superseded
     file: str
@@ -33,49 +34,118 @@ class ModelRecord:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened in a slot: changed rows, and all models that are kept (sha256 -> active | previous | accepted).
+
+    The active one may score from now on. Rows of models that are kept no longer become superseded.
+    """
+
+    slot: str
+    places: dict[str, str]
+    records: tuple[ModelRecord, ...] = ()
+
+
 class Models:
-    """The models' part of the ledger: history for people. What decides is the slot's file in the store."""
+    """The models' part of the ledger. What decides is the slot's file in the store; this is its history."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(
-        self, record: ModelRecord | None, topic: str, payload: Callable[[str, int], bytes], max_messages: int
-    ) -> None:
-        """Write the model's row (None: it stays as it is), and queue the event that `payload(msg_id, ts_ms)` makes."""
+    def record(self, changes: Changes, topic: str, payload: Callable[[str, int], bytes], max_messages: int) -> None:
+        """Write what changed, and queue the event that `payload(msg_id, ts_ms)` makes of it, in one transaction."""
         ts_ms = now_ms()
         with self._database.transaction() as db:
             db.execute("INSERT INTO counters VALUES ('model_event', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
             number = db.execute("SELECT n FROM counters WHERE kind = 'model_event'").fetchone()[0]
-            if record is not None:
-                _write(db, record, ts_ms)
+            _write(db, changes, ts_ms)
             event = payload(f"{self._database.stream}-m{number}", ts_ms)
             db.execute("INSERT INTO outbox (topic, payload, queued_ms) VALUES (?, ?, ?)", (topic, event, ts_ms))
             drop_oldest(db, max_messages, ts_ms)
 
-    def list_models(self) -> list[dict[str, Any]]:
-        """Return all rows, the latest change first."""
+    def write(self, changes: Changes) -> None:
+        """Write what changed and tell nobody: the ledger is brought up to the slot's file."""
+        with self._database.transaction() as db:
+            _write(db, changes, now_ms())
+
+    def may_score(self, slot: str, sha256: str) -> None:
+        """Record that results may be this model's from here on; nothing changes where that is recorded already."""
+        with self._database.transaction() as db:
+            _may_score(db, slot, sha256, now_ms())
+
+    def scores_alone(self, slot: str, sha256: str) -> None:
+        """Record that no other model of the slot scores any more."""
+        with self._database.transaction() as db:
+            db.execute(
+                "UPDATE activations SET until_ms = ?, until_seq = ? "
+                "WHERE slot = ? AND sha256 <> ? AND until_ms IS NULL",
+                (now_ms(), _last_seq(db), slot, sha256),
+            )
+
+    def count_judged(self, sha256: str) -> int:
+        """Count the strips whose newest result is this model's."""
         with self._database.reading() as db:
-            rows = db.execute(f"SELECT {', '.join(_COLUMNS)} FROM models ORDER BY changed_ms DESC LIMIT 1000")  # noqa: S608 - constants
-            listed = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
-        for row in listed:
-            row["facts"] = json.loads(row["facts"])
-            row["sha256"] = "" if row["sha256"].startswith("unread:") else row["sha256"]
-        return listed
+            query = (
+                "SELECT count(*) FROM results AS r JOIN strips AS s ON s.id = r.strip AND s.revision = r.revision "
+                "WHERE r.model_sha256 = ?"
+            )
+            return int(db.execute(query, (sha256,)).fetchone()[0])
+
+    def rows(self, slot: str) -> dict[str, dict[str, Any]]:
+        """Return the slot's rows by their key, the earliest change first."""
+        with self._database.reading() as db:
+            query = f"SELECT {', '.join(_COLUMNS)} FROM models WHERE slot = ? ORDER BY changed_ms"  # noqa: S608 - constants
+            found = db.execute(query, (slot,))
+            return {row[1]: _shown(row) for row in found}
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """Return the rows of all slots, the latest change first."""
+        with self._database.reading() as db:
+            found = db.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM models ORDER BY changed_ms DESC LIMIT {LISTED_AT_MOST}"  # noqa: S608 - constants
+            )
+            return [_shown(row) for row in found]
+
+    def activations(self) -> list[dict[str, Any]]:
+        """Return which model scored when, the latest first: results with after_seq < seq <= until_seq may be its."""
+        names = ("slot", "sha256", "since_ms", "after_seq", "until_ms", "until_seq")
+        with self._database.reading() as db:
+            found = db.execute(f"SELECT {', '.join(names)} FROM activations ORDER BY id DESC LIMIT {LISTED_AT_MOST}")  # noqa: S608 - constants
+            return [dict(zip(names, row, strict=True)) for row in found]
 
 
-def _write(db: sqlite3.Connection, record: ModelRecord, ts_ms: int) -> None:
-    if record.state == "active":
-        db.execute("UPDATE models SET state = 'accepted' WHERE slot = ? AND state = 'previous'", (record.slot,))
+def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
+    shown = dict(zip(_COLUMNS, row, strict=True))
+    shown["facts"] = json.loads(shown["facts"])
+    return shown
+
+
+def _write(db: sqlite3.Connection, changes: Changes, ts_ms: int) -> None:
+    for record in changes.records:
         db.execute(
-            "UPDATE models SET state = 'previous' WHERE slot = ? AND state = 'active' AND sha256 <> ?",
-            (record.slot, record.sha256),
-        )
+            "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "sha256 = excluded.sha256, state = excluded.state, file = excluded.file, model_id = excluded.model_id, "
+            "version = excluded.version, changed_ms = excluded.changed_ms, reason = excluded.reason, "
+            "detail = excluded.detail, facts = excluded.facts",
+            (changes.slot, record.key, record.sha256, record.state, record.file, record.model_id, record.version,
+             ts_ms, ts_ms, record.reason, record.detail, json.dumps(record.facts)),
+        )  # fmt: skip
+    kept = "('active', 'previous', 'accepted')"
+    for (key,) in db.execute(f"SELECT key FROM models WHERE slot = ? AND state IN {kept}", (changes.slot,)).fetchall():  # noqa: S608 - a constant
+        place = changes.places.get(key, "superseded")
+        db.execute("UPDATE models SET state = ? WHERE slot = ? AND key = ?", (place, changes.slot, key))
+        if place == "active":
+            _may_score(db, changes.slot, key, ts_ms)
+
+
+def _may_score(db: sqlite3.Connection, slot: str, sha256: str, ts_ms: int) -> None:
     db.execute(
-        "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-        "state = excluded.state, file = excluded.file, model_id = excluded.model_id, "
-        "version = excluded.version, changed_ms = excluded.changed_ms, reason = excluded.reason, "
-        "detail = excluded.detail, facts = excluded.facts",
-        (record.slot, record.sha256 or f"unread:{record.file}", record.state, record.file, record.model_id,
-         record.version, ts_ms, ts_ms, record.reason, record.detail, json.dumps(record.facts)),
-    )  # fmt: skip
+        "INSERT INTO activations (slot, sha256, since_ms, after_seq) SELECT ?, ?, ?, ? WHERE NOT EXISTS "
+        "(SELECT 1 FROM activations WHERE slot = ? AND sha256 = ? AND until_ms IS NULL)",
+        (slot, sha256, ts_ms, _last_seq(db), slot, sha256),
+    )
+
+
+def _last_seq(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()
+    return int(row[0]) if row else 0

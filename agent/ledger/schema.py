@@ -75,8 +75,9 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE models (
         slot          TEXT NOT NULL,
-        sha256        TEXT NOT NULL,
-        state         TEXT NOT NULL,     -- candidate | active | previous | rejected | withdrawn | superseded | accepted
+        key           TEXT NOT NULL,     -- the sha256; file:<name> where the file, not the bytes, was refused
+        sha256        TEXT NOT NULL,     -- '' where the file could not be read
+        state         TEXT NOT NULL,     -- active | previous | accepted | rejected | withdrawn | superseded
         file          TEXT NOT NULL,     -- name in the inbox, for people only
         model_id      TEXT NOT NULL DEFAULT '',
         version       INTEGER NOT NULL DEFAULT 0,
@@ -85,8 +86,19 @@ MIGRATIONS: tuple[str, ...] = (
         reason        TEXT NOT NULL DEFAULT '',
         detail        TEXT NOT NULL DEFAULT '',
         facts         TEXT NOT NULL DEFAULT '{}',  -- JSON: the measured numbers
-        PRIMARY KEY (slot, sha256)
+        PRIMARY KEY (slot, key)
     ) WITHOUT ROWID;
+
+    CREATE TABLE activations (           -- results with after_seq < seq <= until_seq may be this model's
+        id        INTEGER PRIMARY KEY,
+        slot      TEXT NOT NULL,
+        sha256    TEXT NOT NULL,
+        since_ms  INTEGER NOT NULL,
+        after_seq INTEGER NOT NULL,
+        until_ms  INTEGER,               -- NULL: it still scores
+        until_seq INTEGER
+    );
+    CREATE INDEX activations_model ON activations (sha256);
 
     CREATE TABLE purged (
         day    TEXT NOT NULL,            -- UTC date of `begin`

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import resource
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from agent import wire
 from agent.errors import Reject, Retry
 from agent.wire import Job, Loaded, Refused, Setup
+from agent.worker.memory import set_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,14 +47,19 @@ def main() -> None:
 def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
     # Imported here: under the memory limit, and after the death signal is armed.
     from agent.worker.judge import Judge  # noqa: PLC0415
-    from agent.worker.session import open_model, prove  # noqa: PLC0415
+    from agent.worker.session import open_model  # noqa: PLC0415
+    from agent.worker.trial import prove  # noqa: PLC0415
 
     start = time.perf_counter()
     try:
         model = open_model(
-            Path(setup.model_file), threads=setup.threads, unlabelled_input_scale=setup.unlabelled_input_scale
+            Path(setup.model_file),
+            setup.model_sha256,
+            threads=setup.threads,
+            unlabelled_input_scale=setup.unlabelled_input_scale,
         )
-        proof = prove(model, (time.perf_counter() - start) * 1e3)
+        load_ms = (time.perf_counter() - start) * 1e3
+        proof = prove(model)
     except Reject as refusal:
         link.sendall(wire.encode(Refused(refusal.reason, refusal.detail, box_fault=False)))
         return
@@ -74,8 +79,9 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
                 golden="none" if golden is None else "passed",
                 golden_difference=golden or 0.0,
                 threshold=facts.threshold,
-                load_ms=proof.load_ms,
+                load_ms=load_ms,
                 run_ms=proof.run_ms,
+                cpu_ms=proof.cpu_ms,
             )
         )
     )
@@ -101,7 +107,7 @@ def _die_with_the_supervisor() -> None:
 def _limit(setup: Setup) -> None:
     _set_oom_score(setup.role)
     if setup.memory_mib is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (setup.memory_mib << 20, setup.memory_mib << 20))
+        set_limit(setup.memory_mib)
 
 
 def _set_oom_score(role: str) -> None:

@@ -1,10 +1,10 @@
-"""The ONNX model: open it, hold it to the contract, let it reproduce its golden strip, run it."""
+"""The ONNX model: open it, hold it to the contract, run it. Its trial is in `trial.py`."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,7 @@ import onnxruntime as ort
 
 from agent.contract import INPUT_NAME, ModelDescription, ModelFacts, Port, check_model
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.golden import decode_golden
-from agent.worker.checks import check_output
-
-TIMED_RUNS = 3
-OUT_OF_MEMORY_SIGNS = ("bad_alloc", "Failed to allocate memory", "out of memory")
+from agent.worker.memory import blame_for_memory, memory_ran_out
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -32,20 +28,18 @@ class Model:
     facts: ModelFacts
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What the trial measured; `golden_difference` is None without a golden strip."""
+def open_model(path: Path, sha256: str, *, threads: int | None, unlabelled_input_scale: str) -> Model:
+    """Open the model with this digest and hold it to the contract.
 
-    load_ms: float
-    run_ms: float
-    golden_difference: float | None
-
-
-def open_model(path: Path, *, threads: int | None, unlabelled_input_scale: str) -> Model:
-    """Open a model and hold it to the contract.
-
-    Raises Reject with the reason where the file or the contract is to blame, Retry where there is no memory.
+    Raises Reject with the reason where the file or the contract is to blame, Retry where the box is: there is no
+    memory, or the file is gone or is not what it was.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Retry(Reason.STORE_DAMAGED, f"model {sha256[:12]}: {error.strerror}", Blame.BOX) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Retry(Reason.STORE_DAMAGED, f"model {sha256[:12]} is damaged in the store", Blame.BOX)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
@@ -56,12 +50,10 @@ def open_model(path: Path, *, threads: int | None, unlabelled_input_scale: str) 
     )  # strips come seldom: leave the cores alone
     try:
         # From bytes onnxruntime refuses external data of every kind, hard links included.
-        session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except MemoryError as error:
-        raise Retry(Reason.NO_MEMORY, f"no memory to load the model: {error}", Blame.BOX) from error
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        if any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS):
-            raise Retry(Reason.NO_MEMORY, f"no memory to load the model: {error}", Blame.BOX) from error
+        if memory_ran_out(error):
+            raise blame_for_memory("load the model", error) from error
         raise Reject(Reason.MODEL_UNREADABLE, f"onnxruntime refuses it: {error}", model_fault=True) from error
     description = ModelDescription(
         tuple(Port(port.name, port.type, tuple(port.shape)) for port in session.get_inputs()),
@@ -69,25 +61,6 @@ def open_model(path: Path, *, threads: int | None, unlabelled_input_scale: str) 
         session.get_modelmeta().custom_metadata_map,
     )
     return Model(session, check_model(description, unlabelled_input_scale=unlabelled_input_scale))
-
-
-def prove(model: Model, load_ms: float) -> Proof:
-    """Run the golden strip, or flat grey without one, check what comes out, and time it. Raises Reject."""
-    facts = model.facts
-    difference = None
-    scale = 255.0 if facts.input_scale == "unit" else 1.0
-    if facts.golden:
-        golden = decode_golden(facts.golden, facts.height, facts.width)
-        strip = golden.strip[np.newaxis] / np.float32(scale)
-        heatmap = check_output(run(model, strip)[0], facts.height, facts.width)
-        difference = float(np.abs(heatmap - golden.heatmap).max())
-        if difference > (facts.golden_tolerance or 0.0):
-            what = f"differs by up to {difference:.6f} from the expected heatmap, allowed is {facts.golden_tolerance}"
-            raise Reject(Reason.GOLDEN_MISMATCH, f"its golden strip {what}", model_fault=True)
-    else:
-        strip = np.full((1, 3, facts.height, facts.width), 128.0 / scale, np.float32)
-        check_output(run(model, strip)[0], facts.height, facts.width)
-    return Proof(load_ms, statistics.median(run(model, strip)[1] for _ in range(TIMED_RUNS)), difference)
 
 
 def run(model: Model, strip: Pixels) -> tuple[Any, float]:
@@ -98,11 +71,9 @@ def run(model: Model, strip: Pixels) -> tuple[Any, float]:
     start = time.perf_counter()
     try:
         (output,) = model.session.run(None, {INPUT_NAME: strip})
-    except MemoryError as error:
-        raise Retry(Reason.NO_MEMORY, f"no memory to run the model: {error}", Blame.BOX) from error
     except Exception as error:  # onnxruntime's errors have no common base
-        if any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS):
-            raise Retry(Reason.NO_MEMORY, f"no memory to run the model: {error}", Blame.BOX) from error
+        if memory_ran_out(error):
+            raise blame_for_memory("run the model", error) from error
         raise Reject(Reason.INFERENCE_FAILED, f"the model failed: {error}", model_fault=True) from error
     return output, (time.perf_counter() - start) * 1e3
 

@@ -20,6 +20,7 @@ from agent.wire import Failed, Job, Judged, Loaded, Refused, Setup
 log = logging.getLogger(__name__)
 
 STDERR_LINES_KEPT = 20
+LAST_WORDS_SECONDS = 1.0
 
 
 class WorkerHandle:
@@ -37,6 +38,7 @@ class WorkerHandle:
         self._jobs: deque[Job] = deque()
         self._busy_since = time.monotonic()  # when it began what it is at now
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
+        self._killed_by_us = False
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent.worker", str(theirs.fileno())],
@@ -46,7 +48,8 @@ class WorkerHandle:
                 stderr=subprocess.PIPE,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
             )
-        threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True).start()
+        self._drain = threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True)
+        self._drain.start()
         self._selector = selectors.DefaultSelector()
         self._selector.register(ours, selectors.EVENT_READ)
         self._send(wire.encode(setup))
@@ -70,6 +73,9 @@ class WorkerHandle:
         try:
             message = self._receive(timeout_seconds, deadline_seconds)
         except Retry as lost:
+            if self._killed_by_others:
+                detail = f"{lost.detail}; the kernel does that when memory runs out"
+                raise Retry(Reason.KILLED, detail, Blame.BOX) from lost
             reason = Reason.MODEL_CRASHED if lost.reason is Reason.WORKER_CRASHED else Reason.MODEL_TRIAL_TIMEOUT
             raise Reject(reason, lost.detail, model_fault=True) from lost
         if isinstance(message, Refused):
@@ -114,7 +120,12 @@ class WorkerHandle:
 
     def kill(self) -> None:
         """End it at once, whatever it is doing."""
+        self._killed_by_us = True
         self._process.kill()
+
+    @property
+    def _killed_by_others(self) -> bool:
+        return self._process.returncode == -signal.SIGKILL and not self._killed_by_us
 
     def _send(self, line: bytes) -> None:
         try:
@@ -137,9 +148,11 @@ class WorkerHandle:
                     return None
                 continue
             chunk = self._read()
-            if not chunk or len(self._buffer) > wire.MAX_LINE_BYTES:
-                self.kill()
+            if not chunk:
                 raise Retry(Reason.WORKER_CRASHED, self._last_words(), Blame.WORKER)
+            if len(self._buffer) > wire.MAX_LINE_BYTES:
+                self.kill()
+                raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} never ends its line", Blame.WORKER)
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
@@ -155,7 +168,12 @@ class WorkerHandle:
             return b""
 
     def _last_words(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:  # it closed its end and lives on
+            self.kill()
+            code = self._process.wait()
+        self._drain.join(LAST_WORDS_SECONDS)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = "; ".join(list(self._stderr)[-3:])
         return f"worker {self.pid} {how}{': ' + words if words else ''}"

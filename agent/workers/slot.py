@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 class Slot:
     """A named place for one active model: where the model's journey hands workers to the strip's journey.
 
-    The model's journey calls `offer`, `hold_is_over` and reads `current` and `lost`; the strip's journey calls `adopt`,
-    `lose` and `hold`.
+    The strip's journey calls `adopt`, `lose` and `hold`, the model's journey everything else.
     """
 
     def __init__(self, name: str) -> None:
@@ -21,6 +20,7 @@ class Slot:
         self._lock = threading.Lock()
         self._current: WorkerHandle | None = None
         self._incoming: WorkerHandle | None = None
+        self._retired: list[WorkerHandle] = []
         self._stopping = False
         self._hold = ""
         self.changed = threading.Event()  # rings for the model's journey
@@ -48,10 +48,10 @@ class Slot:
     def offer(self, worker: WorkerHandle) -> None:
         """Let a loaded worker take over, between two strips."""
         with self._lock:
-            replaced, self._incoming = self._incoming, worker
-            self._hold = ""
-        if replaced is not None:
-            replaced.close()
+            if self._incoming is not None:
+                self._retired.append(self._incoming)
+            self._incoming = worker
+            self._stopping = False
 
     def adopt(self) -> WorkerHandle | None:
         """Return the worker to use now; swaps to the offered one when the current one holds no strip any more."""
@@ -59,17 +59,24 @@ class Slot:
             idle = self._current is None or not self._current.jobs
             if not idle or not (self._incoming or self._stopping):
                 return self._current
-            old, self._current, self._incoming = self._current, self._incoming, None
+            if self._current is not None:
+                self._retired.append(self._current)
+            self._current, self._incoming = self._incoming, None
             self._stopping = False
-        if old is not None:
-            old.close()
         self.changed.set()
         return self._current
 
     def stop_current(self) -> None:
-        """End the current worker once it has answered what it holds; strips wait until another is offered."""
+        """Retire the current worker once it has answered what it holds; strips wait until another is offered."""
         with self._lock:
-            self._stopping = True
+            self._stopping = self._current is not None
+
+    def end_retired(self) -> None:
+        """End the workers that were replaced; it waits for them, so that the strips need not."""
+        with self._lock:
+            retired, self._retired = self._retired, []
+        for worker in retired:
+            worker.close()
 
     def lose(self, worker: WorkerHandle) -> None:
         """Report that the current worker is gone; the model's journey starts another."""
@@ -91,7 +98,7 @@ class Slot:
     def close(self) -> None:
         """End its workers."""
         with self._lock:
-            workers, self._current, self._incoming = (self._current, self._incoming), None, None
-        for worker in workers:
-            if worker is not None:
-                worker.close()
+            workers = [worker for worker in (self._current, self._incoming) if worker is not None]
+            self._current, self._incoming = None, None
+            self._retired += workers
+        self.end_retired()
