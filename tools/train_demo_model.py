@@ -66,7 +66,9 @@ def strip_of(purpose: int, number: int) -> tuple[Image, Truth]:
     """Make a strip for one of the purposes; the even ones are good, the odd have one to four defects."""
     rng = np.random.default_rng([purpose, SEED, number])
     defects = int(rng.integers(1, 5)) if number % 2 else 0
-    return make_strip(rng, defects=defects, blemished=0.5 if purpose == TRAINING else 0.25)
+    if purpose == TRAINING:  # under harder conditions than the demo's
+        return make_strip(rng, defects=defects, blemished=0.5, shift_px=0.7)
+    return make_strip(rng, defects=defects)
 
 
 def cut_patches(number: int) -> Patches:

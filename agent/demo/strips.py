@@ -62,11 +62,14 @@ class Piece:
     noise_grey_levels: float
 
 
-def make_strip(rng: np.random.Generator, *, defects: int, blemished: float = 0.25) -> tuple[Image, Truth]:
+def make_strip(
+    rng: np.random.Generator, *, defects: int, blemished: float = 0.25, shift_px: float = 0.5
+) -> tuple[Image, Truth]:
     """Make one strip, (4, 976, 176) float32 with whole grey levels 0..255, and the truth about it.
 
     Channels: target, two references, one that is not used (zero). `blemished` is the share of strips with a blemish in
-    one reference. The same generator state gives the same strip.
+    one reference, `shift_px` the largest shift of a reference in each direction. The same generator state gives the
+    same strip.
     """
     drawing = draw_circuit(rng)
     lamp = _lamp(rng)
@@ -76,7 +79,7 @@ def make_strip(rng: np.random.Generator, *, defects: int, blemished: float = 0.2
     blemished_reference = int(rng.integers(1, 3)) if rng.random() < blemished else 0
     blemishes = list[Defect]()
     for reference in (1, 2):
-        piece = _piece(rng, lamp, shift=0.7)
+        piece = _piece(rng, lamp, shift=shift_px)
         image, _, in_reference = _damaged(rng, drawing, piece, int(reference == blemished_reference))
         blemishes += in_reference
         channels.append(_digitise(rng, image, piece))
