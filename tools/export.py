@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -15,6 +16,22 @@ from tools.exporter.errors import ExportError
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 SIZE = click.Tuple([click.IntRange(min=1), click.IntRange(min=1)])
+
+
+Command = TypeVar("Command")
+
+
+def _signing(command: Command) -> Command:
+    """Add the options that say how the manifest is signed."""
+    for option in (
+        click.option("--rollback", is_flag=True, help="Sign as a return to a lower version."),
+        click.option("--slot", default="default", show_default=True, help="Slot of the boxes that the model is for."),
+        click.option(
+            "--sign", type=FILE, metavar="KEY", help="Write a manifest beside the model, signed with this key."
+        ),
+    ):
+        command = option(command)  # type: ignore[arg-type, assignment]
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,11 +62,16 @@ def main() -> None:
 @click.option("--network-args", metavar="JSON", help="Arguments for its constructor.")
 @click.option("--max-score-change", type=click.FloatRange(0, 1), help="Limit of the guard.")
 @click.option("--max-heat-change", type=click.FloatRange(0, 1), help="Limit of the guard, any pixel.")
-def export(checkpoint: Path, out: Path, **asked: object) -> None:
+@click.option("--report", type=FILE, help="HTML page to write about the export.")
+@_signing
+def export(
+    checkpoint: Path, out: Path, report: Path | None, sign: Path | None, slot: str, rollback: bool, **asked: Any
+) -> None:
     """Export CHECKPOINT and prove that the file scores as torch does."""
     from tools.exporter.exporting import Options, export_model  # noqa: PLC0415 - torch takes seconds to load
 
-    exported = export_model(checkpoint, out, Options(**asked))  # type: ignore[arg-type]  # click checked the types
+    options = Options(**asked)
+    exported = export_model(checkpoint, out, options)
     print(exported.layout.describe())
     worst = exported.worst
     print(
@@ -59,7 +81,95 @@ def export(checkpoint: Path, out: Path, **asked: object) -> None:
     if exported.calibration:
         kept = ", ".join(sorted(exported.calibration.plan.float_layers)) or "none"
         print(f"quantised by {exported.calibration.method}; layers left in float: {kept}")
+    if report:
+        from tools.exporter.report import write_report  # noqa: PLC0415
+
+        write_report(report, exported, opset=options.opset)
+        print(f"report: {report}")
     print(f"{out}: {exported.size_bytes / 1e6:.1f} MB")
+    if sign:
+        _sign(out, sign, slot, rollback=rollback)
+
+
+def _sign(model: Path, key: Path, slot: str, *, rollback: bool) -> None:
+    from tools.exporter.keys import sign_model  # noqa: PLC0415 - only signing needs the cryptography library
+
+    signed = sign_model(model, key, slot=slot, rollback=rollback)
+    print(f"{model.name}: version {signed.manifest.version} for slot {slot}, signed with key {signed.key_id}")
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("targets", nargs=-1)
+@click.option("--inventory", type=FILE, help="Text file with more targets, one a line.")
+@_signing
+@click.option("--identity", type=FILE, help="SSH key; default: what ssh would take.")
+@click.option("--known-hosts", type=FILE, help="Host keys; default: ~/.ssh/known_hosts.")
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait until the boxes have decided.")
+@click.option("--base-topic", multiple=True, help="Where a box reports, e.g. strip-agent/insp1; one for each box.")
+@click.option("--broker", default="localhost:1883", show_default=True, metavar="HOST:PORT")
+@click.option("--mqtt-user")
+@click.option("--mqtt-password-file", type=FILE)
+@click.option("--mqtt-ca", type=FILE, help="Certificate authority; switches TLS on.")
+def push(
+    model: Path,
+    targets: tuple[str, ...],
+    inventory: Path | None,
+    sign: Path | None,
+    slot: str,
+    rollback: bool,
+    identity: Path | None,
+    known_hosts: Path | None,
+    wait: float | None,
+    base_topic: tuple[str, ...],
+    broker: str,
+    **mqtt: Any,
+) -> None:
+    """Push MODEL to TARGETs: folders, or ssh://user@host/path. Needs no checkpoint and no torch."""
+    from tools.exporter.push import SshOptions, push_model, read_inventory  # noqa: PLC0415
+    from tools.exporter.waiting import make_broker, wait_for_decision  # noqa: PLC0415
+
+    wanted = [*targets, *(read_inventory(inventory) if inventory else [])]
+    if not wanted:
+        raise click.UsageError("Name at least one TARGET, or an --inventory that has some.")
+    if (wait is None) != (not base_topic):
+        raise click.UsageError("--wait and --base-topic go together: give both or neither.")
+    if sign:
+        _sign(model, sign, slot, rollback=rollback)
+    digest = push_model(model, wanted, SshOptions(identity, known_hosts))
+    for topic in base_topic:
+        print(wait_for_decision(make_broker(broker, **mqtt), topic, slot, digest, wait or 0))
+
+
+@main.command()
+@click.argument("model", type=FILE)
+def inspect(model: Path) -> None:
+    """Tell what any ONNX file is, whether it meets the contract, and why not."""
+    from tools.exporter.inspecting import inspect_model  # noqa: PLC0415
+    from tools.exporter.keys import read_model  # noqa: PLC0415
+
+    for line in inspect_model(read_model(model)):
+        print(line)
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.option("--key", "keys", type=FILE, multiple=True, help="Public key that must have signed the manifest.")
+def verify(model: Path, keys: tuple[Path, ...]) -> None:
+    """Check MODEL as a box would: digest, signature, contract, golden strip."""
+    from tools.exporter.keys import verify_model  # noqa: PLC0415
+
+    for line in verify_model(model, keys):
+        print(line)
+
+
+@main.command()
+@click.argument("name", type=FILE)
+def keygen(name: Path) -> None:
+    """Make a key pair: NAME.key (keep it secret) and NAME.pub (for the boxes)."""
+    from tools.exporter.keys import make_keys  # noqa: PLC0415
+
+    print(f"{name}.key and {name}.pub, key {make_keys(name)}")
 
 
 def run() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from tools.exporter.blend import blend_defects, is_telling
 from tools.exporter.calibration import QUANTISED_OPSET, Calibration, calibrate, quantise_everything
 from tools.exporter.checkpoint import PATCH_SIDE, image_size_of, load_checkpoint
 from tools.exporter.errors import ExportError
+from tools.exporter.files import write_file
 from tools.exporter.graph import check_opset
 from tools.exporter.guard import Comparison, Limits, check_batches, check_contract, compare, judge
 from tools.exporter.layout import Layout, make_layout
@@ -153,7 +153,7 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     facts = _with_golden(facts, asked, layout, proven, session)
     content = serialise(model, _metadata(facts, layout, asked, source, found_plan, comparisons))
     check_contract(content)
-    write_model(out, content)
+    write_file(out, content)
     return Exported(out, facts, layout, source, len(content), limits, comparisons, worst, found_plan, proven)
 
 
@@ -293,20 +293,3 @@ def serialise(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
         model.metadata_props.add(key=key, value=metadata[key])
     content: bytes = model.SerializeToString(deterministic=True)
     return content
-
-
-def write_model(path: Path, content: bytes) -> None:
-    """Write under a temporary name, flush, rename: the final name never holds half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror
-        raise ExportError(
-            f"Cannot write {path} ({reason}): choose a folder with room that you may write to."
-        ) from error

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime
 
 from agent.contract import INPUT_NAME, OUTPUT_NAME, ModelDescription, Port
+from agent.golden import decode_golden
 from tools.exporter.errors import ExportError
+from tools.exporter.strips import NamedStrip, feed
 
 if TYPE_CHECKING:
+    from agent.contract import ModelFacts
     from tools.exporter.graph import Array
 
 BATCHES = (1, 2, 4)  # sizes that are tried: the batch axis is dynamic in truth, not in name only
@@ -43,3 +48,20 @@ def run_strip(session: onnxruntime.InferenceSession, fed: Array) -> Array:
     output: Array = session.run([OUTPUT_NAME], {INPUT_NAME: fed[None]})[0]
     heatmap: Array = output[0, 0]
     return heatmap
+
+
+def prove_golden(session: onnxruntime.InferenceSession, facts: ModelFacts) -> float | None:
+    """Run the golden strip; returns the largest difference of any pixel, None when the model has none.
+
+    Raises `Reject` when it is damaged.
+    """
+    if not facts.golden:
+        return None
+    golden = decode_golden(facts.golden, facts.height, facts.width)
+    heat = run_strip(session, feed(NamedStrip("golden", golden.strip), facts.input_scale))
+    return float(np.abs(heat - golden.heatmap).max())
+
+
+def cores() -> int:
+    """Count the processor cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,93 @@
+"""All variants of one network with random weights, to measure them against each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from tools.exporter.calibration import quantise_everything
+from tools.exporter.emit import fold
+from tools.exporter.layout import Layout, make_layout
+from tools.exporter.networks import UNet
+from tools.exporter.plain import export_plain
+from tools.exporter.progress import progress
+from tools.exporter.quantise import QuantisationPlan
+from tools.exporter.source import STRIDE, Source
+from tools.exporter.strips import feed, made_up_strips
+from tools.exporter.windows import build_model, whole_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = (976, 176)
+PATCH = (128, 128)
+OPSET = 17
+LOWEST, HIGHEST = 0.05, 0.95  # probabilities that the random network's output spans
+FIRST_LAYER = "encoder.block1.0"  # the layer that calibration most often leaves in float
+
+
+@torch.no_grad()
+def random_network(width: int, *, second_family: bool, patch: tuple[int, int] = PATCH) -> UNet:
+    """Make a network with random weights and plausible statistics whose output spans LOWEST..HIGHEST."""
+    torch.manual_seed(0)
+    network = UNet(width, squeeze=second_family)
+    strip = feed(made_up_strips(patch)[1], "unit")
+    noise = feed(made_up_strips(patch)[0], "unit")
+    example = torch.from_numpy(np.stack([strip, noise, strip[:, ::-1].copy(), noise * 0.5 + strip * 0.5]))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # take the statistics of the first batch as they are
+    network.train()
+    network(example)
+    network.eval()
+    last = network.decoder.fin_out if second_family else network.decoder.fin_out[0]  # type: ignore[index]
+    logits = network(example)
+    difference = logits[:, 1] - logits[:, 0]
+    span = 2 * float(np.log(HIGHEST / LOWEST)) / float(difference.max() - difference.min())
+    middle = span * float(difference.max() + difference.min()) / 2
+    last.weight *= span
+    last.bias *= span
+    last.bias[1] -= middle  # type: ignore[index, operator]
+    return network
+
+
+def make_variants(folder: Path, width: int, *, second_family: bool) -> dict[str, Path]:
+    """Write the plain export and each variant into `folder`."""
+    network = random_network(width, second_family=second_family)
+    known = fold({key: value.numpy() for key, value in network.state_dict().items()})
+    source = Source(network, known, "random")
+    layout = make_layout(SIZE, PATCH)
+    strips = [feed(strip, "unit") for strip in made_up_strips(SIZE)[:1]]
+    ranges = quantise_everything(source, layout, strips, OPSET).plan.ranges
+    everything, all_but_first = QuantisationPlan(ranges), QuantisationPlan(ranges, frozenset({FIRST_LAYER}))
+    drawn: dict[str, tuple[Layout, QuantisationPlan | None]] = {
+        "fp32 exact": (layout, None),
+        "int8 exact": (layout, everything),
+        "int8 exact, first float": (layout, all_but_first),
+    }
+    if not second_family:
+        drawn |= {
+            "fp32 whole": (whole_layout(layout, STRIDE), None),
+            "int8 whole": (whole_layout(layout, STRIDE), everything),
+        }
+    paths = {"plain export": folder / "plain.onnx"}
+    paths["plain export"].write_bytes(export_plain(network, layout))
+    for name, (windows, plan) in progress(list(drawn.items()), "variants"):
+        paths[name] = folder / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
+        paths[name].write_bytes(_build(source, windows, plan))
+    return paths
+
+
+def _build(source: Source, layout: Layout, plan: QuantisationPlan | None) -> bytes:
+    model = build_model(
+        lambda graph, patches, crops: source.emit(graph, patches, crops, plan),
+        layout,
+        opset=OPSET,
+        input_scale="unit",
+        image_size=SIZE,
+    )
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
