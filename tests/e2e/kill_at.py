@@ -14,10 +14,11 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.e2e import other_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +50,6 @@ WORKER_POINTS = {
     "before_answering": ("agent.worker.judge", "Judge.answer", "after"),
 }
 POINTS = SUPERVISOR_POINTS | WORKER_POINTS
-_popen = subprocess.Popen
-_workers: list[subprocess.Popen[bytes]] = []
 
 
 def arm(arm_file: Path, point: str, kill: str) -> None:
@@ -74,7 +73,11 @@ def _kill_if_armed(arm_file: Path, point: str) -> None:
         return
     in_worker = point in WORKER_POINTS
     if order["kill"] in ("worker", "both"):
-        for pid in [os.getpid()] if in_worker and order["kill"] == "worker" else [w.pid for w in _workers]:
+        for pid in (
+            [os.getpid()]
+            if in_worker and order["kill"] == "worker"
+            else [worker.pid for worker in other_worker.started]
+        ):
             os.kill(pid, signal.SIGKILL)
     if order["kill"] in ("supervisor", "both"):
         os.kill(os.getppid() if in_worker else os.getpid(), signal.SIGKILL)
@@ -101,19 +104,9 @@ def _wrap(arm_file: Path, point: str, module: str, function: str, when: str) -> 
     setattr(owner, name, wrapped)
 
 
-def _start_wrapped_worker(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start this program where the supervisor starts a worker."""
-    if command[1:3] == ["-m", "agent.worker"]:
-        command = [command[0], "-m", "tests.e2e.kill_at", os.environ["KILL_AT_ARM_FILE"], "agent.worker", command[3]]
-    process = _popen(command, **options)
-    _workers[:] = [worker for worker in _workers if worker.poll() is None] + [process]
-    return process
-
-
 def main() -> None:
     """Wrap the points, then be the supervisor or the worker."""
     arm_file = Path(sys.argv[1])
-    os.environ["KILL_AT_ARM_FILE"] = str(arm_file)
     is_worker = sys.argv[2] == "agent.worker"
     for point, (module, function, when) in (WORKER_POINTS if is_worker else SUPERVISOR_POINTS).items():
         _wrap(arm_file, point, module, function, when)
@@ -125,7 +118,7 @@ def main() -> None:
     else:
         from agent.cli import main as cli_main  # noqa: PLC0415 - nor the worker this
 
-        subprocess.Popen = _start_wrapped_worker  # type: ignore[assignment,misc] # a function does for this
+        other_worker.start_instead("-m", "tests.e2e.kill_at", str(arm_file))
         sys.argv[1:] = sys.argv[2:]
         cli_main()
 

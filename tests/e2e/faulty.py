@@ -1,0 +1,72 @@
+"""Run strip-agent with faults that cannot be had otherwise.
+
+    python -m tests.e2e.faulty SWITCHES run --config ...
+
+SWITCHES is a folder. A file in it switches a fault on:
+
+    crash, hang, flood    the worker is killed, stands still, or writes to standard error without end, on every strip
+                          whose name contains that word
+    publisher             the publisher's thread stands still
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.e2e import other_worker
+
+HOLD_SECONDS = 1.0
+BUDGET_SECONDS = 1.0
+FLOOD_BYTES = 4 << 20
+
+
+def _be_a_worker(switches: Path) -> None:
+    from agent import files  # noqa: PLC0415 - the supervisor must not import the worker
+    from agent.worker import __main__, judge  # noqa: PLC0415
+
+    read = files.read_regular_file
+
+    def read_or_fail(root: str, relative: str, **limits: Any) -> Any:
+        for fault in ("crash", "hang", "flood"):
+            if fault in relative and (switches / fault).exists():
+                if fault == "flood":
+                    os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL if fault == "crash" else signal.SIGSTOP)
+        return read(root, relative, **limits)
+
+    setattr(judge, "read_regular_file", read_or_fail)  # noqa: B010 - for mypy it is not exported
+    __main__.main()
+
+
+def _be_the_supervisor(switches: Path) -> None:
+    from agent import cli, model_journey, service  # noqa: PLC0415 - the worker must not import it
+    from agent.publisher import Publisher  # noqa: PLC0415
+
+    step = Publisher.step
+
+    def step_or_hang(publisher: Publisher, timeout_seconds: float) -> None:
+        while (switches / "publisher").exists():
+            time.sleep(0.05)
+        step(publisher, timeout_seconds)
+
+    Publisher.step = step_or_hang  # type: ignore[method-assign,assignment] # another name of self
+    service.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
+    model_journey.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
+    other_worker.start_instead("-m", "tests.e2e.faulty", str(switches))
+    cli.main()
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == "agent.worker":
+        sys.argv[1:] = sys.argv[3:]
+        _be_a_worker(folder)
+    else:
+        sys.argv[1:] = sys.argv[2:]
+        _be_the_supervisor(folder)
