@@ -118,6 +118,11 @@ class ModelsSection(Section):
     """`stop_first` needs memory for one model only; strips wait during a trial."""
     probation: Probation = Probation()
 
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand a key where signatures are required."""
+        if self.require_signature and not self.trusted_keys:
+            yield "trusted_keys", "`require_signature: true` needs at least one file with a public key here"
+
 
 class InferenceSection(Section):
     """Running the model."""

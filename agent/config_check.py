@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config_file import ConfigError, Problem, read_secret, secret_path
+from agent.manifest import load_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,6 +58,7 @@ def check_environment(config: Config, environ: Mapping[str, str] = os.environ) -
         *_own_folders(folders),
         *_camera_folders(folders, config),
         *_secret_files(config, environ),
+        *_trusted_keys(config),
         *_mqtt_warnings(config),
     ]
 
@@ -102,6 +104,14 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
+
+
+def _trusted_keys(config: Config) -> Iterator[Problem]:
+    for number, path in enumerate(config.models.trusted_keys):
+        try:
+            load_public_key(path.read_bytes())
+        except (OSError, ValueError) as error:
+            yield Problem(None, f"models.trusted_keys[{number}]", f"{path}: {error}")
 
 
 def _silent(folder: _Folder) -> str:

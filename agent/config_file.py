@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import json
 import os
 import stat
 from dataclasses import dataclass
@@ -29,18 +28,8 @@ if TYPE_CHECKING:
 PREFIX = "STRIP_AGENT__"
 MAX_SECRET_BYTES = 65535  # the longest password that MQTT can carry
 
-NOT_BUILT_YET: dict[str, list[Any]] = {
-    "mqtt.payload": [],
-    "mqtt.sparkplug": [],
-    "mqtt.commands": [],
-    "metrics": [],
-    "web": [],
-    "inference.provider": [],
-}
-"""Keys whose feature this version does not have, and the values that may be written all the same.
-
-Anything else is refused, never ignored. A feature that is built takes its lines out of here.
-"""
+NOT_BUILT_YET = ("mqtt.payload", "mqtt.sparkplug", "mqtt.commands", "metrics", "web", "inference.provider")
+"""Keys whose feature this version does not have: refused, never ignored. A feature that is built takes its key out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +129,7 @@ def _lay_over(values: dict[str, Any], places: dict[KeyPath, Place], environ: Map
 
 def _unknown_variable(name: str, known: Mapping[str, KeyPath]) -> str:
     dotted = name.removeprefix(PREFIX).lower().replace("__", ".")
-    if any(dotted == key or dotted.startswith(f"{key}.") for key, accepted in NOT_BUILT_YET.items() if not accepted):
+    if any(dotted == key or dotted.startswith(f"{key}.") for key in NOT_BUILT_YET):
         return "not built in this version; remove it"
     if dotted.rpartition(".")[2].startswith(("password", "secret", "token")):
         return NOT_IN_PLAIN
@@ -156,17 +145,13 @@ def _unknown_variable(name: str, known: Mapping[str, KeyPath]) -> str:
 
 def _not_built(values: dict[str, Any], places: Mapping[KeyPath, Place]) -> Iterator[Problem]:
     """Refuse keys of features that this version does not have, and take those out that the models do not know."""
-    for dotted, accepted in NOT_BUILT_YET.items():
+    for dotted in NOT_BUILT_YET:
         path = tuple(dotted.split("."))
         section = _value_at(values, path[:-1])
         if not isinstance(section, dict) or path[-1] not in section:
             continue
-        value = section[path[-1]]
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted):
-            only = f"; only {' or '.join(map(json.dumps, accepted))} works" if accepted else "; remove it"
-            yield _problem_at(path, f"not built in this version{only}", places)
-        if known_part(path)[0] != path:
-            del section[path[-1]]
+        yield _problem_at(path, "not built in this version; remove it", places)
+        del section[path[-1]]
 
 
 def _broken_keys(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:

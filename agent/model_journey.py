@@ -119,7 +119,7 @@ class ModelJourney:
         self.slot.changed.clear()
         try:
             self.memory.catch_up()
-            self.keeper.step(room_is_wanted=self._trial is not None and self._stops_first)
+            self.keeper.step(trial_goes_on=self._trial is not None)
             if self._trial is not None:
                 self._follow_trial(self._trial)
             else:
@@ -249,7 +249,7 @@ class ModelJourney:
     def _follow_trial(self, trial: _Trial) -> None:
         try:
             if trial.worker is None:
-                if self._has_room():
+                if self.keeper.makes_room():
                     self._trial = replace(trial, worker=self._load(trial.candidate))
                 return
             loaded = trial.worker.poll_loaded(0.0, self._config.models.trial.seconds)
@@ -265,22 +265,6 @@ class ModelJourney:
             if trial.worker is not None:
                 trial.worker.close(0.0)
             self._turn_away(trial.candidate, error, trial.wish)
-
-    @property
-    def _stops_first(self) -> bool:
-        return self._config.models.switch == "stop_first"
-
-    def _has_room(self) -> bool:
-        """Whether the candidate's worker may start: with `stop_first`, once no other worker is left."""
-        if not self._stops_first:
-            return True
-        if self.keeper.at_work:
-            return False
-        if self.slot.current is not None:
-            self.slot.stop_current()
-            return False
-        self.slot.end_retired()
-        return True
 
     def _accept(self, trial: _Trial, worker: WorkerHandle, loaded: Loaded) -> None:
         """Record, then swap: after a crash in between the recorded model is loaded."""

@@ -70,24 +70,37 @@ class Keeper:
         self._saved = self.counted
         self._counting = threading.Lock()  # the strip's journey counts
 
-    def step(self, *, room_is_wanted: bool) -> None:
-        """Do what can be done now. `room_is_wanted`: a candidate needs the memory, so no worker is started.
-
-        Raises Retry where the box is to blame.
-        """
+    def step(self, *, trial_goes_on: bool) -> None:
+        """Do what can be done now. Raises Retry where the box is to blame."""
         self.slot.end_retired()
         self._note_who_scores()
         self._watch_hold()
         self._watch_probation()
         if self._loading is not None:
             self._follow(self._loading)
-        elif not room_is_wanted and self._clock() >= self._load_at:
+        elif not (trial_goes_on and self._stops_first) and self._clock() >= self._load_at:
             self._start_what_is_missing()
 
     @property
     def at_work(self) -> bool:
         """Whether something is being waited for."""
         return self._loading is not None or self.slot.incoming is not None
+
+    def makes_room(self) -> bool:
+        """Whether a candidate's worker may start: with `stop_first`, once no other worker is left."""
+        if not self._stops_first:
+            return True
+        if self.at_work:
+            return False
+        if self.slot.current is not None:
+            self.slot.stop_current()
+            return False
+        self.slot.end_retired()
+        return True
+
+    @property
+    def _stops_first(self) -> bool:
+        return self._models.switch == "stop_first"
 
     def cannot_load(self, sha256: str) -> bool:
         """Say whether an accepted model is damaged or fails to load, so that a push of the same file is welcome."""
@@ -140,7 +153,7 @@ class Keeper:
         for sha256 in (*first, *(name for name in reversed(state.accepted) if name != state.active)):
             if sha256 in self._unusable:
                 continue
-            if self.leaving is not None and self._models.switch == "stop_first" and self.slot.current is not None:
+            if self.leaving is not None and self._stops_first and self.slot.current is not None:
                 self.slot.stop_current()  # and then there is room
                 return
             why = self.leaving or self._unusable.get(state.active)

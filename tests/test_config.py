@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("key", [key for key, accepted in NOT_BUILT_YET.items() if not accepted])
+@pytest.mark.parametrize("key", NOT_BUILT_YET)
 def test_a_key_of_a_later_feature_is_refused(tmp_path: Path, key: str) -> None:
     """A key whose feature is not built is refused, in the file and in the environment, never ignored."""
     section, _, name = key.rpartition(".")
@@ -297,16 +297,11 @@ def test_a_key_of_a_later_feature_is_refused(tmp_path: Path, key: str) -> None:
     assert found.message == "not built in this version; remove it"
 
 
-@pytest.mark.parametrize("key", [key for key, accepted in NOT_BUILT_YET.items() if accepted])
-def test_a_setting_of_a_later_feature_takes_only_what_it_does_today(tmp_path: Path, key: str) -> None:
-    """The default may be written, as the commented example does; anything else would be a false promise."""
-    path = tuple(key.split("."))
-    for value in NOT_BUILT_YET[key]:
-        load(tmp_path, CAMERA, **{variable(path): yaml.safe_dump(value)})
-    other = {"boolean": "true", "array": "[/key.pub]"}.get(known_part(path)[1].get("type", ""), "0.75")
-    problems = problems_of(tmp_path, CAMERA, **{variable(path): other})
-    assert problems[0].where == variable(path)
-    assert problems[0].message.startswith("not built in this version; only ")
+def test_required_signatures_need_a_key(tmp_path: Path) -> None:
+    """Without a trusted key every model would be refused; that is told before the service starts."""
+    problem = the_problem_of(tmp_path, CAMERA + "models: {require_signature: true}")
+    assert problem.where == "models.trusted_keys"
+    assert load(tmp_path, CAMERA + "models: {require_signature: true, trusted_keys: [/key.pub]}")
 
 
 # Environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from agent.config_file import NOT_BUILT_YET, variable
+from agent.config_file import variable
 from agent.config_words import Schema, allowed, keys_below, resolved
 
 INTRODUCTION = f"""\
@@ -49,16 +49,13 @@ def _section(name: str, schema: Schema) -> list[str]:
         if keys_below(below):
             inner += _section(f"{name}.{key}", below)
         else:
-            lines.append(_row(f"{name}.{key}", key, below))
+            lines.append(_row(key, below))
     return [*lines, "", *inner]
 
 
-def _row(path: str, key: str, schema: Schema) -> str:
+def _row(key: str, schema: Schema) -> str:
     default = f"`{_yaml(schema['default'])}`" if "default" in schema else "must be given"
     meaning = str(schema["description"]).replace("\n", " ")
-    accepted = NOT_BUILT_YET.get(path)
-    if accepted:
-        meaning += f" **Not built in this version: only {' or '.join(f'`{_yaml(value)}`' for value in accepted)}.**"
     return (
         "| " + " | ".join(text.replace("|", r"\|") for text in (f"`{key}`", allowed(schema), default, meaning)) + " |"
     )
