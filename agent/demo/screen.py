@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-BAR_CELLS = 10
+BAR_CELLS = 9
 LINES_AROUND_THE_TABLE = 22  # header above, totals below, and a little of what was said before
 FEWEST_ROWS = 6
 # The table's columns and the cells each needs; on a narrow terminal the first of LEFT_OUT leave first.
@@ -35,6 +35,7 @@ COLUMNS = {
     "model": 12,
 }
 LEFT_OUT = ("model", "model ran", "camera", "time")
+SECOND_MS = 1000
 PADDING = 3  # cells that a column needs beside its own
 
 
@@ -86,7 +87,7 @@ def columns_that_fit(width: int) -> list[str]:
     """Choose the columns for a terminal of this many cells; those that matter most are always shown."""
     names = list(COLUMNS)
     for name in LEFT_OUT:
-        if sum(COLUMNS[kept] + PADDING for kept in names) > width:
+        if sum(COLUMNS[kept] + PADDING for kept in names) >= width:
             names.remove(name)
     return names
 
@@ -176,7 +177,12 @@ class LiveScreen:
         table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left")
         names = columns_that_fit(self._console.width)
         for name in names:
-            table.add_column(name, no_wrap=True, justify="right" if name in {"latency", "model ran"} else "left")
+            table.add_column(
+                name,
+                no_wrap=True,
+                min_width=COLUMNS[name],
+                justify="right" if name in {"latency", "model ran"} else "left",
+            )
         for row in self._rows:
             style = {"ok": "green", "anomalous": "bold red", "invalid": "yellow"}[row.verdict]
             score = Text(bar(row.score, row.threshold), style)
@@ -188,7 +194,9 @@ class LiveScreen:
                 "verdict": Text(row.verdict, style),
                 "score": score,
                 "why": row.why,
-                "latency": f"{row.latency_ms} ms",
+                "latency": f"{row.latency_ms} ms"
+                if row.latency_ms < SECOND_MS
+                else f"{row.latency_ms / SECOND_MS:.1f} s",
                 "model ran": f"{row.inference_ms:.0f} ms" if row.inference_ms else "",
                 "model": row.model,
             }
