@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,19 +19,17 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 SIZE = click.Tuple([click.IntRange(min=1), click.IntRange(min=1)])
 
 
-Command = TypeVar("Command")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _signing(command: Command) -> Command:
     """Add the options that say how the manifest is signed."""
     for option in (
         click.option("--rollback", is_flag=True, help="Sign as a return to a lower version."),
-        click.option("--slot", default="default", show_default=True, help="Slot of the boxes that the model is for."),
-        click.option(
-            "--sign", type=FILE, metavar="KEY", help="Write a manifest beside the model, signed with this key."
-        ),
+        click.option("--slot", default="default", show_default=True, help="Slot of the boxes it is for."),
+        click.option("--sign", type=FILE, metavar="KEY", help="Write a manifest beside the model, signed with it."),
     ):
-        command = option(command)  # type: ignore[arg-type, assignment]
+        command = option(command)
     return command
 
 
@@ -112,18 +111,7 @@ def _sign(model: Path, key: Path, slot: str, *, rollback: bool) -> None:
 @click.option("--mqtt-password-file", type=FILE)
 @click.option("--mqtt-ca", type=FILE, help="Certificate authority; switches TLS on.")
 def push(
-    model: Path,
-    targets: tuple[str, ...],
-    inventory: Path | None,
-    sign: Path | None,
-    slot: str,
-    rollback: bool,
-    identity: Path | None,
-    known_hosts: Path | None,
-    wait: float | None,
-    base_topic: tuple[str, ...],
-    broker: str,
-    **mqtt: Any,
+    model: Path, targets: tuple[str, ...], inventory: Path | None, sign: Path | None, slot: str, **asked: Any
 ) -> None:
     """Push MODEL to TARGETs: folders, or ssh://user@host/path. Needs no checkpoint and no torch."""
     from tools.exporter.push import SshOptions, push_model, read_inventory  # noqa: PLC0415
@@ -132,13 +120,14 @@ def push(
     wanted = [*targets, *(read_inventory(inventory) if inventory else [])]
     if not wanted:
         raise click.UsageError("Name at least one TARGET, or an --inventory that has some.")
-    if (wait is None) != (not base_topic):
+    if (asked["wait"] is None) != (not asked["base_topic"]):
         raise click.UsageError("--wait and --base-topic go together: give both or neither.")
     if sign:
-        _sign(model, sign, slot, rollback=rollback)
-    digest = push_model(model, wanted, SshOptions(identity, known_hosts))
-    for topic in base_topic:
-        print(wait_for_decision(make_broker(broker, **mqtt), topic, slot, digest, wait or 0))
+        _sign(model, sign, slot, rollback=asked["rollback"])
+    digest = push_model(model, wanted, SshOptions(asked["identity"], asked["known_hosts"]))
+    for topic in asked["base_topic"]:
+        broker = make_broker(asked["broker"], asked["mqtt_user"], asked["mqtt_password_file"], asked["mqtt_ca"])
+        print(wait_for_decision(broker, topic, slot, digest, asked["wait"]))
 
 
 @main.command()

@@ -54,8 +54,8 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
         (
             "<p>This model scores strips as the trained network does. Every comparison below is between the network in "
             "torch, which was trained, and the file, which the line will run. The guard found every difference within "
-            f"its limits; the largest is on <b>{html.escape(worst.name)}</b>: its score is {worst.score_torch:.4f} in torch "
-            f"and {worst.score_onnx:.4f} in the file.</p>"
+            f"its limits; the largest is on <b>{html.escape(worst.name)}</b>: its score is {worst.score_torch:.4f} "
+            f"in torch and {worst.score_onnx:.4f} in the file.</p>"
         ),
         "<h2>What was exported</h2>",
         _table(("", ""), _facts(exported, opset)),
@@ -78,8 +78,8 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
         ),
         _guard_table(exported),
         (
-            "<h2>Heatmaps</h2><p>From left: target, heatmap in torch, heatmap in the file, difference (stretched so that "
-            "its largest value, given below, is brightest).</p>"
+            "<h2>Heatmaps</h2><p>From left: target, heatmap in torch, heatmap in the file, difference (stretched "
+            "so that its largest value, given below, is brightest).</p>"
         ),
         *_pictures(exported),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,14 +43,14 @@ def random_network(width: int, *, second_family: bool, patch: tuple[int, int] = 
     network.train()
     network(example)
     network.eval()
-    last = network.decoder.fin_out if second_family else network.decoder.fin_out[0]  # type: ignore[index]
+    last: Any = network.decoder.fin_out if second_family else network.decoder.fin_out[0]  # type: ignore[index]
     logits = network(example)
     difference = logits[:, 1] - logits[:, 0]
     span = 2 * float(np.log(HIGHEST / LOWEST)) / float(difference.max() - difference.min())
     middle = span * float(difference.max() + difference.min()) / 2
     last.weight *= span
     last.bias *= span
-    last.bias[1] -= middle  # type: ignore[index, operator]
+    last.bias[1] -= middle
     return network
 
 
