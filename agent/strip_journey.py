@@ -118,6 +118,10 @@ class StripJourney:
     def step(self, timeout_seconds: float) -> bool:
         """Give the worker strips, take one answer and record it; True when an answer was taken."""
         worker = self.slot.adopt()
+        if worker is not None and not worker.jobs and not worker.alive:
+            log.error("worker %d ended while it had nothing to do", worker.pid)
+            self.slot.lose(worker)
+            worker = None
         if worker is None or (self.slot.held and not worker.jobs):
             self._rest(timeout_seconds)
             return False

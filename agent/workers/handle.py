@@ -20,6 +20,7 @@ from agent.wire import Failed, Job, Judged, Loaded, Refused, Setup
 log = logging.getLogger(__name__)
 
 STDERR_LINES_KEPT = 20
+STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 1.0
 
 
@@ -58,6 +59,11 @@ class WorkerHandle:
     def pid(self) -> int:
         """Process id, for the log."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -101,11 +107,11 @@ class WorkerHandle:
         message = self._receive(timeout_seconds, deadline_seconds)
         if message is None:
             return None
-        job = self._jobs.popleft()
-        self._busy_since = time.monotonic()
-        if not isinstance(message, Judged | Failed) or message.strip_id != job.strip_id:
+        if not isinstance(message, Judged | Failed) or message.strip_id != self._jobs[0].strip_id:
             self.kill()
             raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} answered out of turn: {message}", Blame.WORKER)
+        self._jobs.popleft()
+        self._busy_since = time.monotonic()
         return message
 
     def close(self, grace_seconds: float = 5.0) -> None:
@@ -137,13 +143,13 @@ class WorkerHandle:
         give_up = time.monotonic() + timeout_seconds
         while b"\n" not in self._buffer:
             now = time.monotonic()
-            left = self._busy_since + deadline_seconds - now
-            if left <= 0:
-                self.kill()
-                self._process.wait()
-                what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
-                raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
-            if not self._selector.select(max(0.0, min(give_up - now, left))):
+            deadline = self._busy_since + deadline_seconds
+            if not self._selector.select(max(0.0, min(give_up, deadline) - now)):
+                if time.monotonic() >= deadline:  # and no answer lies there: this process may have stood still itself
+                    self.kill()
+                    self._process.wait()
+                    what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
+                    raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
                 if time.monotonic() >= give_up:
                     return None
                 continue
@@ -181,7 +187,7 @@ class WorkerHandle:
     def _drain_stderr(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - stderr=PIPE above
         with self._process.stderr as stderr:
-            for raw in stderr:
+            for raw in iter(lambda: stderr.readline(STDERR_LINE_BYTES), b""):
                 line = raw.decode("utf-8", "backslashreplace").rstrip()
                 self._stderr.append(line)
                 log.warning("worker %d: %s", self.pid, line)

@@ -87,14 +87,16 @@ def last_health(subscriber: Subscriber) -> dict[str, Any]:
 def test_an_idle_worker_that_is_killed_is_replaced_and_no_strip_is_blamed(
     faulty: Faulty, subscriber: Subscriber, good_strip: Path
 ) -> None:
-    """A worker killed from outside costs nothing but the time to start another."""
+    """A worker killed from outside is replaced before the next strip comes, which has all its attempts."""
     wait_for(lambda: faulty.worker is not None, "the worker is there", 30)
     first = faulty.worker
     assert first is not None
     os.kill(first, signal.SIGKILL)
+    wait_for(lambda: faulty.worker not in (None, first), "another worker is there", 30)
     faulty.drop(good_strip, "after the kill.tif")
-    assert result_of(subscriber, "after the kill.tif")["verdict"] == "ok"
-    assert faulty.worker not in (None, first)
+    result = result_of(subscriber, "after the kill.tif")
+    assert result["verdict"] == "ok"
+    assert faulty.box.ask("strips_show", strip_id=result["strip_id"])["strip"]["attempts"] == 0
     check_processes(faulty.box)
 
 
