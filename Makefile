@@ -23,7 +23,7 @@ help: ## list the verbs
 setup: $(VENV)/.develop ## everything for demo, test, lint and docs, in .venv
 
 demo: $(VENV)/.runtime ## broker, cameras, service and a live table; heatmaps in ./demo-run
-	$(BIN)/strip-agent demo $(if $(STRIPS),--strips $(STRIPS))
+	$(BIN)/strip-agent demo --folder demo-run $(if $(STRIPS),--strips $(STRIPS))
 
 test: lint ## style, types and tests, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" $(TESTS)
