@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml
-from tests.broker import wait_for
 
 from agent import control
+from tests.broker import wait_for
 
 if TYPE_CHECKING:
     from typing import Self

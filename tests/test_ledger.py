@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +14,10 @@ from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.schema import MIGRATIONS
 from agent.ledger.strips import BACKLOG, LIVE
 from agent.records import FileIdentity, SettledFile, Strip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PLENTY = 1_000_000
 
