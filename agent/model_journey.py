@@ -28,6 +28,7 @@ from agent.model_rules import (
     check_facts,
     check_papers,
     check_same_digest,
+    check_size,
     check_speed,
 )
 from agent.postponed import Postponed
@@ -258,6 +259,7 @@ class ModelJourney:
             if trial.wish is None:
                 check_facts(loaded, trial.candidate.manifest, self.state.highest_version)
                 active = self.state.accepted.get(self.state.active)
+                check_size(loaded, active)
                 check_speed(loaded, active, self._config.models.probation.max_latency_ratio)
             self._accept(trial, trial.worker, loaded)
         except (Reject, Retry) as error:

@@ -98,7 +98,17 @@ class Memory:
         model_id, version = loaded.model_id, loaded.version
         if manifest is not None and not loaded.labelled:
             model_id, version = manifest.model_id, manifest.version
-        accepted = Accepted(model_id, version, loaded.golden, loaded.run_ms, loaded.cpu_ms, now_ms(), name)
+        accepted = Accepted(
+            model_id,
+            version,
+            loaded.height,
+            loaded.width,
+            loaded.golden,
+            loaded.run_ms,
+            loaded.cpu_ms,
+            since_ms=now_ms(),
+            file=name,
+        )
         on_probation = self._config.models.probation.strips > 0 and before.active not in ("", sha256) and not left
         if left is not None and before.active not in ("", sha256):
             state = _withdrawn(state, before.active, left)
@@ -225,7 +235,7 @@ class Memory:
 
     def _record(self, sha256: str, place: str, loaded: Loaded | None = None) -> ModelRecord:
         known = self.state.accepted[sha256]
-        facts = {"golden": known.golden, "run_ms": known.run_ms, "cpu_ms": known.cpu_ms}
+        facts = {name: getattr(known, name) for name in ("height", "width", "golden", "run_ms", "cpu_ms")}
         if loaded is not None:
             facts |= {"load_ms": loaded.load_ms, "golden_difference": loaded.golden_difference}
         return ModelRecord(sha256, sha256, place, known.file, known.model_id, known.version, facts=facts)

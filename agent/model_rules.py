@@ -79,6 +79,14 @@ def check_facts(loaded: Loaded, manifest: Manifest | None, highest_version: int)
         raise Reject(Reason.MANIFEST_CONTRADICTED, f"the manifest says {stated}, the model says {found}")
 
 
+def check_size(loaded: Loaded, active: Accepted | None) -> None:
+    """Refuse a model for strips of another size than the active one's: it could judge none of them. Raises Reject."""
+    if active is None or not active.height or (loaded.height, loaded.width) == (active.height, active.width):
+        return
+    detail = f"it takes {loaded.height} x {loaded.width} pixels, the active model {active.height} x {active.width}"
+    raise Reject(Reason.MODEL_SHAPES, f"{detail}; if the cameras have changed, use `strip-agent models activate`")
+
+
 def check_speed(loaded: Loaded, active: Accepted | None, ratio: float | None) -> None:
     """Compare with the active model, by the clock and by the processor's time, which other processes do not stretch.
 

@@ -17,6 +17,8 @@ class Accepted:
 
     model_id: str
     version: int
+    height: int  # pixels
+    width: int
     golden: str  # passed | none
     run_ms: float  # in its trial
     cpu_ms: float  # in its trial, of all threads together
@@ -140,6 +142,8 @@ def _accepted_of(row: Mapping[str, Any]) -> Accepted:
     return Accepted(
         row["model_id"],
         row["version"],
+        facts.get("height", 0),
+        facts.get("width", 0),
         facts.get("golden", "none"),
         facts.get("run_ms", 0.0),
         facts.get("cpu_ms", 0.0),

@@ -35,11 +35,13 @@ def difference_model(
     batch: str | int = "batch",
     channels: int = 3,
     salt: int = 0,
+    edit: Callable[[onnx.ModelProto], None] | None = None,
 ) -> str:
     """Write a model whose heatmap is the blurred |target - reference 1|, times `gain`, clipped to 0..1; give its sha256.
 
     `version` None leaves the metadata out. `tail` replaces the nodes that turn `heatmap` (batch, 1, H, W) into `out`.
-    `golden_shift` makes the golden strip's expected heatmap wrong. `salt` changes the bytes and nothing else.
+    `golden_shift` makes the golden strip's expected heatmap wrong. `salt` changes the bytes and nothing else. `edit` has the
+    last word.
     """
     divisor = 1.0 if scale == "unit" else 255.0
     consts = {
@@ -52,7 +54,6 @@ def difference_model(
         "ends2": np.array([2]),
         "axis": np.array([1]),
         "kernel": np.full((1, 1, 3, 3), 1 / 9, np.float32),
-        "salt": np.float32(salt),
     }
     nodes = [
         helper.make_node("Slice", [names[0], "starts0", "ends1", "axis"], ["target"]),
@@ -73,9 +74,12 @@ def difference_model(
         [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, [batch, 3, height, width])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in consts.items()],
     )
+    graph.doc_string = str(salt)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     if version is not None:
         _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift)
+    if edit is not None:
+        edit(model)
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
