@@ -69,6 +69,10 @@ def export(
     """Export CHECKPOINT and prove that the file scores as torch does."""
     from tools.exporter.exporting import Options, export_model  # noqa: PLC0415 - torch takes seconds to load
 
+    if sign:
+        from tools.exporter.keys import read_secret_key  # noqa: PLC0415
+
+        read_secret_key(sign)  # before the work, so that a wrong key leaves nothing behind
     options = Options(**asked)
     exported = export_model(checkpoint, out, options)
     print(exported.layout.describe())

@@ -58,7 +58,7 @@ def make_keys(name: Path) -> str:
 
 def sign_model(model: Path, key_path: Path, *, slot: str, rollback: bool) -> SignedManifest:
     """Write the signed manifest beside `model`; id, version and time come from the model's metadata."""
-    key = _read_secret_key(key_path)
+    key = read_secret_key(key_path)
     content = read_model(model)
     facts = read_facts(content)
     if not facts.labelled:
@@ -149,7 +149,8 @@ def read_manifest(model: Path) -> SignedManifest | None:
         raise ExportError(f"Cannot read {path} ({error.strerror}): sign the model again.") from error
 
 
-def _read_secret_key(path: Path) -> Ed25519PrivateKey:
+def read_secret_key(path: Path) -> Ed25519PrivateKey:
+    """Read a secret key; ExportError when it is none."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def reference_heatmap(network: torch.nn.Module, layout: Layout, strip: Array) -> Array:
-    """(3, H, W) float32 in 0..1 -> (H, W) float32 in 0..1: softmax's channel 1 of each patch, its centre kept."""
+def reference_heatmap(network: torch.nn.Module, layout: Layout, strip: Array, *, double: bool = False) -> Array:
+    """(3, H, W) float32 in 0..1 -> (H, W) float32 in 0..1: softmax's channel 1 of each patch, its centre kept.
+
+    `double` computes in float64, to see how far torch's own single precision is off.
+    """
+    if double:
+        network = copy.deepcopy(network).double()
     heatmap = np.zeros((layout.height, layout.width), np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(strip, np.float32))[None]
+    pixels = torch.from_numpy(np.ascontiguousarray(strip, np.float64 if double else np.float32))[None]
     for row, column in layout.windows:
         bottom, right = row.start + layout.patch_height, column.start + layout.patch_width
         patch = pixels[:, :, row.start : bottom, column.start : right]

@@ -1,0 +1,125 @@
+"""The guard and INT8: what is let through, what is refused, and that a refusal can be looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+import tifffile
+
+from tools.exporter.blend import blend_defects
+from tools.exporter.errors import ExportError
+from tools.exporter.guard import Limits, compare, judge
+from tools.exporter.layout import make_layout
+from tools.exporter.measure import Measured
+from tools.exporter.report import make_report
+from tools.exporter.strips import NamedStrip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.exporter.conftest import Export
+
+LIMITS = Limits(0.02, 0.1)
+WIDE = {"max_score_change": 0.2, "max_heat_change": 0.4, "threshold": 0.999}
+
+
+def _heat(value: float = 0.9) -> np.ndarray:
+    heat = np.zeros((60, 60), np.float32)
+    heat[10:20, 10:20] = value
+    return heat
+
+
+def test_small_changes_pass() -> None:
+    """Within the limits nothing is refused."""
+    changed = compare("a", _heat(), _heat() + np.float32(0.01), 0.5)
+    assert judge([changed], LIMITS)[1] == ""
+    assert changed.regions == 1
+
+
+def test_flip_is_refused_however_small_the_change() -> None:
+    """0.501 against 0.499 is another verdict."""
+    flipped = compare("flips", _heat(0.501), _heat(0.499), 0.5)
+    worst, problem = judge([compare("a", _heat(), _heat(), 0.5), flipped], LIMITS)
+    assert worst.name == "flips"
+    assert "verdict" in problem
+
+
+def test_region_that_is_lost_is_refused_though_the_score_stays() -> None:
+    """A second defect that vanishes leaves the score as it is; its region does not come back."""
+    both = _heat()
+    both[40:46, 40:46] = 0.55
+    lost = _heat()
+    lost[40:46, 40:46] = 0.46
+    worst = compare("lost", both, lost, 0.5)
+    assert worst.score_change == 0
+    assert "IoU" in judge([worst], LIMITS)[1]
+
+
+def test_regions_below_twenty_pixels_do_not_count() -> None:
+    """A few pixels may come and go."""
+    small = _heat()
+    small[40:44, 40:44] = 0.52
+    assert compare("small", small, _heat(), 0.5).worst_iou == 1.0
+
+
+def test_not_a_number_is_refused() -> None:
+    """Comparisons with NaN are false, so they are written to refuse it."""
+    broken = compare("nan", _heat(), np.full((60, 60), np.nan, np.float32), 0.5)
+    assert judge([broken], LIMITS)[1]
+
+
+def test_int8_file_is_small_and_close(export: Export, calibration: Path) -> None:
+    """Convolutions run in 8 bits, the contract is met, the metadata tells how it was quantised."""
+    exported = export(precision="int8", calibration=calibration, **WIDE)
+    model = onnx.load(exported.path)
+    int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert len(int8) >= 24  # of 28 layers, some of which may stay float
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    assert metadata["strip_agent.precision"] == "int8"
+    assert "most_sensitive" in metadata["strip_agent.quantisation"]
+    assert exported.calibration
+    assert set(exported.calibration.method_errors) >= {"minmax"}
+
+
+def test_bad_quantisation_is_refused_with_a_picture(export: Export, tmp_path: Path) -> None:
+    """One strip of constant grey, every layer quantised: refused, the worst strip named, its picture written."""
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    tifffile.imwrite(folder / "grey.tif", np.full((3, 150, 96), 128, np.uint8), photometric="minisblack")
+    telling = tmp_path / "telling.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 150, 96)).astype(np.uint8)
+    tifffile.imwrite(telling, pixels, photometric="minisblack")
+    with pytest.raises(ExportError, match=r"guard refuses the file because of strip telling.tif.*telling|refused.png"):
+        export(precision="int8", calibration=folder, float_layers="none", golden=telling)
+    assert not (tmp_path / "out.onnx").exists()
+    assert (tmp_path / "out.onnx.refused.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_faint_defects_score_in_between() -> None:
+    """The strength of the spot is chosen so that the score comes to lie near the aim, below and above the threshold."""
+    layout = make_layout((150, 96), (64, 64))
+    random = np.random.default_rng(0)
+    pixels = np.full((3, 150, 96), 200, np.float32) + random.normal(0, 1, (3, 150, 96)).astype(np.float32)
+    strips = [NamedStrip("a", pixels), NamedStrip("b", pixels)]
+
+    def heat_of(patches: np.ndarray) -> np.ndarray:
+        heat: np.ndarray = np.clip(np.abs(patches[:, 0] - patches[:, 1]) * 2, 0, 1)
+        return heat
+
+    nothing = np.zeros((150, 96), np.float32)
+    blended = blend_defects(strips, [nothing, nothing], layout, heat_of, 0.5)
+    scores = [float(heat_of(strip.pixels[None] / 255)[0].max()) for strip in blended]
+    assert [abs(score - aim) < 0.1 for score, aim in zip(scores, (0.38, 0.62), strict=True)] == [True, True]
+
+
+def test_report_is_one_page_for_itself(export: Export) -> None:
+    """Nothing is loaded from elsewhere; figures, drawing, scatter, table and pictures are there."""
+    exported = export()
+    page = make_report(exported, [Measured("plain export", 1.0, 1.0, 1.0, 100.0, 10.0)], opset=17)
+    assert "http" not in page
+    assert 'src="' not in page.replace('src="data:image/png;base64', "")
+    for part in ("<svg", "circle", "plain export", "Allowed", exported.worst.name, exported.facts.checkpoint_sha256):
+        assert part in page
