@@ -152,7 +152,13 @@ def _strips_retry(desk: Desk, *, strip_ids: list[str], model: str | None = None)
 
 
 def _models_list(desk: Desk) -> dict[str, Any]:
-    return {"models": desk.ledger.models.list_models(), "slots": _models_of_slots(desk)}
+    models = desk.ledger.models
+    return {
+        "slots": _models_of_slots(desk),
+        "models": models.list_models(),
+        "activations": models.activations(),
+        "postponed": {slot: journey.postponed.describe() for slot, journey in desk.models.items()},
+    }
 
 
 def _models_activate(desk: Desk, *, digest: str, slot: str = "default") -> dict[str, Any]:

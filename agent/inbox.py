@@ -224,7 +224,7 @@ def copy_candidate(folder: Path, file: InboxFile, target: Path, max_bytes: int) 
             raise Retry(Reason.FILE_VANISHED, f"{file.name} vanished while it was copied", Blame.FILE) from error
         raise Retry.of_box(error, f"cannot copy {file.name} into the store") from error
     if copied == 0:
-        raise Reject(Reason.MODEL_UNREADABLE, "is empty")
+        raise Reject(Reason.MODEL_UNREADABLE, f"{file.name} is empty")
     return digest.hexdigest()
 
 
