@@ -243,7 +243,7 @@ class Service:
     def _drain(self) -> None:
         """Finish the strips that workers hold, flush the outbox, close everything; what is left waits in the ledger."""
         sdnotify.stopping("finishing what is under way")
-        log.info("stopping")
+        log.info("stopping: finishing what is under way; a second signal forces")
         deadline = time.monotonic() + self.config.inference.deadline_seconds + DRAIN_MARGIN_SECONDS
         for thread in self._threads:  # an intake may hang on a dead share for ever
             self._join(
@@ -283,13 +283,12 @@ def run_service(config: Config) -> ExitCode:
     service = Service(config, lock)
     signals = 0
 
-    def on_signal(number: int, _frame: object) -> None:
+    def on_signal(_number: int, _frame: object) -> None:  # no logging here: the main thread may be in the middle of it
         nonlocal signals
         signals += 1
         service.stop.set()
         if signals > 1:  # in a hurry: everything that matters is on the disk
             os._exit(ExitCode.FAILED)
-        log.info("%s: finishing what is under way; once more to force", signal.Signals(number).name)
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)

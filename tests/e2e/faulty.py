@@ -6,6 +6,7 @@ SWITCHES is a folder. A file in it switches a fault on:
 
     crash, hang, flood    the worker is killed, stands still, or writes to standard error without end, on every strip
                           whose name contains that word
+    slow                  the worker takes a second for each strip; `slow.began` appears when it does for the first time
     publisher             the publisher's thread stands still
 """
 
@@ -22,6 +23,7 @@ from tests.e2e import other_worker
 
 HOLD_SECONDS = 1.0
 BUDGET_SECONDS = 1.0
+SLOW_SECONDS = 1.0
 FLOOD_BYTES = 4 << 20
 
 
@@ -38,6 +40,9 @@ def _be_a_worker(switches: Path) -> None:
                     os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
                 else:
                     os.kill(os.getpid(), signal.SIGKILL if fault == "crash" else signal.SIGSTOP)
+        if (switches / "slow").exists():
+            (switches / "slow.began").touch()
+            time.sleep(SLOW_SECONDS)
         return read(root, relative, **limits)
 
     setattr(judge, "read_regular_file", read_or_fail)  # noqa: B010 - for mypy it is not exported
