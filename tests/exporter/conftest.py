@@ -57,6 +57,6 @@ def calibration(tmp_path: Path) -> Path:
     for number, strip in enumerate(made_up_strips(IMAGE)[:2]):
         pixels = np.concatenate([strip.pixels, strip.pixels[:1]])
         kept = np.moveaxis(pixels, 0, 2) if number else pixels
-        photometric = {"photometric": "minisblack", "planarconfig": "contig" if number else "separate"}
+        photometric: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig" if number else "separate"}
         tifffile.imwrite(folder / f"strip_{number}.TIFF", kept, **photometric)
     return folder
