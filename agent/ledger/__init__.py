@@ -3,6 +3,7 @@
 schema.py    tables and triggers          strips.py  begin, commit, retry
 database.py  the one writing connection   outbox.py  messages until they are acknowledged
 report.py    status, lists, the audit     purge.py   what is forgotten, and when
+salvage.py   what can be read of a damaged ledger   wal.py    notice commits that are missing
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Ledger:
 
 
 def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
-    """Open the ledger, making or migrating it; a damaged one is set aside (`database.set_aside`).
+    """Open the ledger, making or migrating it.
+
+    A damaged one is set aside (`database.set_aside`), and a new one begins with what can be read of it.
 
     Raises Fatal where it can be neither read nor made.
     """

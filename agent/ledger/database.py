@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent.errors import Blame, ExitCode, Fatal, Reason, Retry
+from agent.files import fsync_folder
+from agent.ledger.salvage import salvage
 from agent.ledger.schema import MIGRATIONS
+from agent.ledger.wal import has_lost_commits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CORRUPT_COPIES_KEPT = 2
+NEW = ".new"  # appended to the ledger's name while a damaged one is being replaced
+SUFFIXES = ("-wal", "-shm", "")
 
 
 class Database:
@@ -29,20 +35,21 @@ class Database:
         self.path = path
         self.set_aside: Path | None = None  # where a damaged ledger was moved to at this start
         self._lock = threading.RLock()
+        if not read_only:
+            _finish_replacing(path)
         self._connection = _connect(path, read_only=read_only)
         if read_only:
             return
         try:
-            _check(self._connection)
+            _check(self._connection, path)
             _migrate(self._connection)
         except sqlite3.DatabaseError as error:
-            self._connection.close()
             if not _is_damage(error):
+                self._connection.close()
                 raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
-            log.critical("the ledger is damaged (%s): set aside, a new one is started", error)
-            self.set_aside = _set_aside(path)
+            log.critical("the ledger is damaged (%s): a new one is started with what can be read", error)
+            self.set_aside = _replace(path, self._connection)
             self._connection = _connect(path, read_only=False)
-            _migrate(self._connection)
         self.stream: str = self._connection.execute("SELECT value FROM meta WHERE key = 'stream'").fetchone()[0]
 
     @contextmanager
@@ -98,7 +105,9 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if has_lost_commits(connection, path):
+        raise sqlite3.DatabaseError("malformed: its write-ahead log is damaged, commits are missing")
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(f"malformed: {found}")
@@ -118,15 +127,54 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (secrets.token_hex(4),))
 
 
+def _replace(path: Path, damaged: sqlite3.Connection) -> Path:
+    """Put a new ledger with what can be read in the place of the damaged one; return where that went."""
+    new = path.with_name(path.name + NEW)
+    connection = _start_anew(new)
+    try:
+        kept = salvage(damaged, connection)
+        log.warning("brought over into the new ledger: %s", ", ".join(f"{n} {table}" for table, n in kept.items()))
+    except sqlite3.Error as error:
+        log.critical("nothing could be brought over into the new ledger: %s", error)
+        connection.close()
+        connection = _start_anew(new)
+    connection.close()  # folds the write-ahead log into the file
+    with contextlib.suppress(sqlite3.Error):
+        damaged.close()
+    target = _set_aside(path)
+    new.replace(path)
+    fsync_folder(path.parent)
+    return target
+
+
+def _finish_replacing(path: Path) -> None:
+    """Go on where a replacement was interrupted between its two renames: the new ledger was complete by then."""
+    new = path.with_name(path.name + NEW)
+    if new.exists() and not path.exists():
+        new.replace(path)
+
+
+def _start_anew(path: Path) -> sqlite3.Connection:
+    for suffix in SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    connection = _connect(path, read_only=False)
+    try:
+        _migrate(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise Fatal(ExitCode.FAILED, f"cannot start a new ledger {path}: {error}") from error
+    return connection
+
+
 def _set_aside(path: Path) -> Path:
     """Move a damaged ledger and its write-ahead log out of the way; keep the newest two."""
     target = path.with_name(f"{path.name}.corrupt.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in SUFFIXES:
         source = path.with_name(path.name + suffix)
         if source.exists():
             source.rename(target.with_name(target.name + suffix))
     copies = sorted(p for p in path.parent.glob(f"{path.name}.corrupt.*") if not p.name.endswith(("-wal", "-shm")))
     for old in copies[:-CORRUPT_COPIES_KEPT]:
-        for suffix in ("-wal", "-shm", ""):
+        for suffix in SUFFIXES:
             old.with_name(old.name + suffix).unlink(missing_ok=True)
     return target
