@@ -115,6 +115,12 @@ class ModelJourney:
         """What is active, previous, refused."""
         return self.memory.state
 
+    def alarms(self) -> list[str]:
+        """Return the codes of what needs attention, for health."""
+        codes = [self.state.returned, *self.keeper.damaged, "postponed" if self.postponed else ""]
+        codes.append("state_damaged" if self.memory.problem else "")
+        return [f"slot_{self.slot.name}_{code}" for code in dict.fromkeys(codes) if code]
+
     def step(self, timeout_seconds: float) -> None:
         """Do what can be done now; wait up to `timeout_seconds` when there is nothing."""
         self.slot.changed.clear()

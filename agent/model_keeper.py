@@ -106,6 +106,11 @@ class Keeper:
         """Say whether an accepted model is damaged or fails to load, so that a push of the same file is welcome."""
         return sha256 in self._unusable
 
+    @property
+    def damaged(self) -> list[str]:
+        """`store_damaged`, once for each model whose copy is damaged."""
+        return [failing.reason for failing in self._unusable.values() if failing.file_is_good]
+
     def count(self, worker: WorkerHandle, answer: Judged | Failed | None) -> None:
         """Count what a worker answered (None: it was lost); called by the strip's journey."""
         if isinstance(answer, Judged):

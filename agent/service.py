@@ -134,9 +134,10 @@ class Service:
     def _parts(self) -> health.Parts:
         restarts = max(0, self.starter.started - len(self.slots))
         watchers = {name: intake.watcher.status() for name, intake in self.intakes.items()}
-        alarms = ("ledger_was_damaged",) if self.ledger.database.set_aside else ()
+        alarms = ["ledger_was_damaged"] if self.ledger.database.set_aside else []
+        alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
         return health.Parts(
-            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, restarts, alarms
+            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, restarts, tuple(alarms)
         )
 
     def _live(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def status(facts: dict[str, Any]) -> str:
         name = f"{model['active_model_id'] or 'unlabelled'} version {model['active_version']}"
         shown = f"{name} ({model['active_sha256'][:12]}), golden strip {model['golden']}"
         probation = ", on probation" if model["on_probation"] else ""
+        probation += f", because a later one had to go ({model['returned']})" if model["returned"] else ""
         held = facts.get("workers", {}).get(slot, {}).get("held", "")
         hold = f"; HELD: {held}" if held else ""
         lines.append(f"model     {slot}: {shown + probation + hold if model['active_sha256'] else 'none: strips wait'}")
@@ -114,9 +115,12 @@ def models(facts: dict[str, Any]) -> str:
     for slot, model in facts["slots"].items():
         active = model["active_sha256"][:12] or "none"
         lines.append(f"slot {slot}: active {active}, previous {model['previous_sha256'][:12] or 'none'}")
+        for file, waits_for in facts["postponed"].get(slot, {}).items():
+            lines.append(f"  {file} could not be tried and will be tried again: {waits_for}")
     for row in facts["models"]:
         name = f"{row['model_id'] or '(no id)'} version {row['version']}"
         why = f"  {row['reason']}: {row['detail']}" if row["reason"] else ""
+        why += f"; {row['facts']['return_detail']}" if "return_detail" in row["facts"] else ""
         lines.append(
             f"  {row['sha256'][:12] or '-':<12}  {row['slot']:<8} {row['state']:<10} {name}  {row['file']}{why}"
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +100,7 @@ class StripJourney:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
-        self.bell = threading.Event()  # rings when there may be something to do; a lost ring costs one poll
+        self.bell = slot.bell  # rings when there may be something to do; a lost ring costs one poll
         self._config = config
         self._ledger = ledger
         self._cameras = {camera.name: camera for camera in config.cameras if camera.slot == slot.name}

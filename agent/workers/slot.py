@@ -24,6 +24,7 @@ class Slot:
         self._stopping = False
         self._hold = ""
         self.changed = threading.Event()  # rings for the model's journey
+        self.bell = threading.Event()  # rings for the strip's journey
 
     @property
     def current(self) -> WorkerHandle | None:
@@ -52,6 +53,7 @@ class Slot:
                 self._retired.append(self._incoming)
             self._incoming = worker
             self._stopping = False
+        self.bell.set()
 
     def adopt(self) -> WorkerHandle | None:
         """Return the worker to use now; swaps to the offered one when the current one holds no strip any more."""
@@ -70,6 +72,7 @@ class Slot:
         """Retire the current worker once it has answered what it holds; strips wait until another is offered."""
         with self._lock:
             self._stopping = self._current is not None
+        self.bell.set()
 
     def end_retired(self) -> None:
         """End the workers that were replaced; it waits for them, so that the strips need not."""
@@ -94,6 +97,7 @@ class Slot:
     def hold_is_over(self) -> None:
         """Give strips again."""
         self._hold = ""
+        self.bell.set()
 
     def close(self) -> None:
         """End its workers."""

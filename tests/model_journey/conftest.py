@@ -1,4 +1,4 @@
-"""A broker for a whole file of tests, strips to drop, keys to sign with."""
+"""A broker, strips to drop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Broker
+from tests.broker import Broker, Subscriber
 from tests.strips import write_strip
 
 if TYPE_CHECKING:
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Run one broker for all tests of a file."""
-    with Broker(tmp_path_factory.mktemp("broker")) as running:
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """Run a broker that has kept nothing of other tests."""
+    with Broker(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def subscriber(broker: Broker) -> Iterator[Subscriber]:
+    """Listen to everything."""
+    with Subscriber(broker.port) as subscriber:
+        yield subscriber
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from agent.errors import Reason
 from agent.manifest import MANIFEST_SUFFIX
 from tests.bad_models import BAD_BYTES, hard_linked_data
-from tests.broker import Subscriber, wait_for
+from tests.broker import Broker, Subscriber, wait_for
 from tests.model_journey.line import DOCS, Line, Plant, check_results, model_events, model_state
 from tests.models import difference_model
 from tests.pushing import Signer, make_manifest, push, put, put_manifest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.broker import Broker
 
 VERSION = 10
 
@@ -98,9 +97,13 @@ class Tour:
 
 
 @pytest.fixture(scope="module")
-def tour(tmp_path_factory: pytest.TempPathFactory, broker: Broker, strips: list[Path]) -> Iterator[Tour]:
+def tour(tmp_path_factory: pytest.TempPathFactory, strips: list[Path]) -> Iterator[Tour]:
     """Start the box with its good model and its line; at the end nothing is lost and nothing was scored by others."""
-    tour = Tour(tmp_path_factory.mktemp("tour"), broker.port, strips)
+    with Broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield from _run(Tour(tmp_path_factory.mktemp("tour"), broker.port, strips))
+
+
+def _run(tour: Tour) -> Iterator[Tour]:
     with tour.box, tour.subscriber:
         tour.box.start()
         tour.good = push(tour.path(), lambda path: difference_model(path, version=VERSION), tour.ours, version=VERSION)
