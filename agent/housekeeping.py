@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 BUILT_MS = 1_767_225_600_000  # 2026-01-01: while the clock is before it, nothing is old
 BATCH = 200
+HEATMAPS_EVERY_SECONDS = 10.0  # to add up the sizes of a million heatmaps takes 50 ms
 ROWS_EVERY_SECONDS = 3600.0
 DISPOSAL_PAUSE_SECONDS = 10.0
 
@@ -48,14 +49,16 @@ class Housekeeping:
         self._folder_is_away = folder_is_away
         self._clock = clock
         self._wall_ms = wall_ms
-        self._rows_at = clock()
+        self._heatmaps_at = self._rows_at = clock()
         self._dispose_at: dict[str, float] = {}  # camera -> not before, after an error
         self._dispose_after: dict[str, int] = {}  # camera -> the row that could not be disposed of
 
     def step(self) -> None:
         """Do what is due; raises Retry where the ledger cannot."""
         self._dispose()
-        self.remove_old_heatmaps()
+        if self._clock() >= self._heatmaps_at:
+            self._heatmaps_at = self._clock() + HEATMAPS_EVERY_SECONDS
+            self.remove_old_heatmaps()
         if self._clock() >= self._rows_at:
             self._rows_at = self._clock() + ROWS_EVERY_SECONDS
             remove_temporary_files(self._config.heatmap_folder)

@@ -79,6 +79,18 @@ class Database:
             except sqlite3.OperationalError as error:
                 raise Retry(Reason.IO_ERROR, f"ledger {self.path}: {error}", Blame.BOX) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Read for as long as it takes without holding anybody up; raises Retry (the box is to blame) as `reading` does."""
+        connection = _connect(self.path, read_only=True)
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        except sqlite3.OperationalError as error:
+            raise Retry(Reason.IO_ERROR, f"ledger {self.path}: {error}", Blame.BOX) from error
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close; the write-ahead log is folded into the file."""
         with self._lock:

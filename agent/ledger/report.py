@@ -100,7 +100,7 @@ class Report:
 
     def audit(self, *, since_ms: int = 0) -> Audit:
         """Count every row and compare; with `since_ms` only strips begun since then (then without purged days)."""
-        with self._database.reading() as db:
+        with self._database.snapshot() as db:
             rows = _counted_rows(db, since_ms)
             problems = _disagreements(db)
             if since_ms:
