@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
+
+from agent.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,18 +63,45 @@ class ControlServer:
         except TimeoutError:
             return
         with link:
-            link.settimeout(SERVER_SECONDS)
             try:
-                with link.makefile("rb") as lines:
-                    request = json.loads(lines.readline(MAX_REQUEST_BYTES))
-                link.sendall(json.dumps(self._answer(request)).encode() + b"\n")
-            except (OSError, ValueError) as error:
+                answer = self._answer_to(_read_line(link, time.monotonic() + SERVER_SECONDS))
+                link.settimeout(SERVER_SECONDS)
+                link.sendall(json.dumps(answer).encode() + b"\n")
+            except OSError as error:
                 log.warning("control socket: a request could not be answered: %s", error)
+
+    def _answer_to(self, line: bytes) -> dict[str, Any]:
+        """Answer whatever came: nothing that a client sends may end the service."""
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            return {"ok": False, "error": "a request is one JSON object on one line"}
+        try:
+            return self._answer(request)
+        except AgentError as error:
+            return {"ok": False, "error": str(error)}
+        except Exception as error:
+            log.exception("control socket: request %.200r failed", line)
+            return {"ok": False, "error": f"the request failed: {type(error).__name__}: {error}"}
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
         self._path.unlink(missing_ok=True)
+
+
+def _read_line(link: socket.socket, deadline: float) -> bytes:
+    """Read up to the first line break, for the time of one client and not of one byte."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) <= MAX_REQUEST_BYTES:
+        link.settimeout(max(0.001, deadline - time.monotonic()))
+        chunk = link.recv(65536)
+        if not chunk or time.monotonic() > deadline:
+            break
+        line += chunk
+    return line
 
 
 def _at(path: Path, do: Callable[[str], None]) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import __version__
+from agent.camera_files import BUILT_MS
 from agent.config_check import check_environment
 from agent.config_file import ConfigError, load_config
-from agent.housekeeping import BUILT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What is tidied, on its own timer and never because a strip came by: files of cameras, old heatmaps, old rows."""
+"""What is tidied on this box's own disk, on its own timer and never because a strip came by."""
 
 from __future__ import annotations
 
@@ -8,54 +8,42 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from agent.disposal import dispose
-from agent.errors import Retry
+from agent.camera_files import BATCH, BUILT_MS, DAY_MS
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem, remove_temporary_files
 from agent.ledger.strips import now_ms
-from agent.records import FileIdentity, show_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import Config
     from agent.ledger import Ledger
-    from agent.records import Strip
+    from agent.ledger.purge import SavedHeatmap
 
 log = logging.getLogger(__name__)
 
-DAY_MS = 86_400_000
-BUILT_MS = 1_767_225_600_000  # 2026-01-01: while the clock is before it, nothing is old
-BATCH = 200
-HEATMAPS_EVERY_SECONDS = 10.0  # to add up the sizes of a million heatmaps takes 50 ms
+HEATMAPS_EVERY_SECONDS = 10.0
 ROWS_EVERY_SECONDS = 3600.0
-DISPOSAL_PAUSE_SECONDS = 10.0
 
 
 class Housekeeping:
-    """One step disposes of files that are due, and from time to time removes what is too old or too much."""
+    """From time to time a step removes what is too old or too much."""
 
     def __init__(
         self,
         config: Config,
         ledger: Ledger,
         *,
-        folder_is_away: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._cameras = {camera.name: camera for camera in config.cameras}
-        self._folder_is_away = folder_is_away
         self._clock = clock
         self._wall_ms = wall_ms
         self._heatmaps_at = self._rows_at = clock()
-        self._dispose_at: dict[str, float] = {}  # camera -> not before, after an error
-        self._dispose_after: dict[str, int] = {}  # camera -> the row that could not be disposed of
 
     def step(self) -> None:
         """Do what is due; raises Retry where the ledger cannot."""
-        self._dispose()
         if self._clock() >= self._heatmaps_at:
             self._heatmaps_at = self._clock() + HEATMAPS_EVERY_SECONDS
             self.remove_old_heatmaps()
@@ -63,23 +51,6 @@ class Housekeeping:
             self._rows_at = self._clock() + ROWS_EVERY_SECONDS
             remove_temporary_files(self._config.heatmap_folder)
             self.forget_old_rows()
-
-    def _dispose(self) -> None:
-        for camera in self._cameras.values():
-            paused = self._clock() < self._dispose_at.get(camera.name, 0.0)
-            if camera.when_done == "keep" or paused or self._folder_is_away(camera.name):
-                continue
-            after = self._dispose_after.pop(camera.name, 0)
-            for strip, digest in self._ledger.strips.due_for_disposal(camera.name, after, BATCH):
-                try:
-                    outcome = dispose(camera.folder, strip, digest, camera.done_folder)
-                except OSError as error:
-                    name = show_name(strip.path)
-                    log.warning("camera %s: cannot %s %s: %s", camera.name, camera.when_done, name, error)
-                    self._dispose_at[camera.name] = self._clock() + DISPOSAL_PAUSE_SECONDS
-                    self._dispose_after[camera.name] = strip.row  # the next ones may work
-                    break
-                self._ledger.strips.disposed(strip.row, outcome)
 
     def remove_old_heatmaps(self) -> int:
         """Remove heatmaps that are too old, or the oldest while there are too many bytes.
@@ -98,12 +69,7 @@ class Housekeeping:
             for saved in batch:
                 if saved.committed_ms >= oldest_kept_ms and excess <= 0:
                     break
-                stem = heatmap_stem(saved.camera, saved.mtime_ns, saved.path, saved.strip_id, saved.revision)
-                heatmap = self._config.heatmap_folder / stem
-                for suffix in HEATMAP_SUFFIXES:
-                    heatmap.with_name(f"{heatmap.name}{suffix}").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # other heatmaps of that day, or somebody's files, are in it
-                    heatmap.parent.rmdir()
+                self._remove(saved)
                 excess -= saved.size_bytes
                 gone.append(saved.seq)
             self._ledger.purge.heatmaps_removed(gone)
@@ -111,6 +77,18 @@ class Housekeeping:
             if len(gone) < BATCH:
                 break
         return removed
+
+    def _remove(self, saved: SavedHeatmap) -> None:
+        """Remove one result's heatmaps; what cannot be removed is left behind, and does not stop the others."""
+        stem = heatmap_stem(saved.camera, saved.mtime_ns, saved.path, saved.strip_id, saved.revision)
+        heatmap = self._config.heatmap_folder / stem
+        for suffix in HEATMAP_SUFFIXES:
+            try:
+                heatmap.with_name(f"{heatmap.name}{suffix}").unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("cannot remove an old heatmap: %s", error)
+        with contextlib.suppress(OSError):  # other heatmaps of that day, or somebody's files, are in it
+            heatmap.parent.rmdir()
 
     def _missing_free_bytes(self) -> float:
         """Return how much has to go once the free space is below the floor: up to a quarter above it."""
@@ -122,40 +100,14 @@ class Housekeeping:
         free = stats.f_bavail * stats.f_frsize
         return floor * 1.25 - free if free < floor else 0.0
 
-    def forget_old_rows(self) -> int:
-        """Forget finished strips that are old and whose files are gone; return how many."""
+    def forget_old_rows(self) -> None:
+        """Forget old events, and old strips of cameras that are not configured any more: nobody can find them again."""
         now = self._wall_ms()
         if now < BUILT_MS:
-            return 0
+            return
         before = int(now - self._config.ledger.keep_days * DAY_MS)
-        forgotten, row = 0, 0
-        while batch := self._ledger.purge.old_strips(before, row, BATCH):
-            row = batch[-1].row
-            gone = [strip.row for strip in batch if self._file_is_gone(strip)]
-            self._ledger.purge.forget(gone)
-            forgotten += len(gone)
+        configured = {camera.name for camera in self._config.cameras}
+        for camera in {balance.camera for balance in self._ledger.report.balances()} - configured:
+            while batch := self._ledger.purge.old_strips(camera, before, 0, BATCH):
+                self._ledger.purge.forget([strip.row for strip in batch])
         self._ledger.purge.forget_events(before)
-        return forgotten
-
-    def _file_is_gone(self, strip: Strip) -> bool:
-        """Look whether a scan could find the strip again; a camera that is not configured any more has no files."""
-        camera = self._cameras.get(strip.camera)
-        if camera is None:
-            return True
-        if self._folder_is_away(strip.camera):
-            return False
-        try:
-            found = FileIdentity.of(os.lstat(camera.folder / strip.path))
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return not found.same_content_expected(strip.identity)
-
-
-def run_step(housekeeping: Housekeeping) -> None:
-    """Take one step; what the box cannot do now is tried again."""
-    try:
-        housekeeping.step()
-    except (Retry, OSError) as error:
-        log.warning("housekeeping: %s", error)

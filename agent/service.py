@@ -18,19 +18,21 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from agent import __version__, control, health, messages, sdnotify
+from agent.camera_files import CameraFiles
 from agent.commands import CHANGING_COMMANDS, Desk, handle
 from agent.errors import ExitCode, Fatal, Retry
 from agent.files import make_folder
-from agent.housekeeping import Housekeeping, run_step
+from agent.housekeeping import Housekeeping
 from agent.inbox import read_trusted_keys
+from agent.intake import Intake
 from agent.ledger import open_ledger
 from agent.ledger.strips import now_ms
 from agent.model_journey import ModelJourney
 from agent.ownership import take_lock, wait_for_old_workers
 from agent.publisher import Publisher
 from agent.store import Store
-from agent.strip_journey import Intake, StripJourney
-from agent.watching import CameraWatcher
+from agent.strip_journey import StripJourney
+from agent.watching import CameraWatcher, Probe
 from agent.workers import Slot, Starter
 
 if TYPE_CHECKING:
@@ -46,9 +48,10 @@ HEALTH_EVERY_SECONDS = 60.0
 READY_WITHOUT_MODEL_SECONDS = 30.0
 DRAIN_MARGIN_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
-INTAKE_SECONDS = 2.0
+SHARE_SECONDS = 2.0
 BUDGET_SECONDS = {"strips": 60.0, "publisher": 60.0, "models": 600.0, "housekeeping": 600.0, "control": 300.0}
-"""How long each kind of loop may take for one round before the heart stops. A hung share stops its intake only."""
+"""How long each kind of loop may take for one round before the heart stops. The loops that touch a camera's folder are
+not among them: a hung share stops nothing else."""
 
 
 @dataclass
@@ -92,11 +95,19 @@ class Service:
                 committed=self._committed,
                 judged=self.models[name].keeper.count,
                 folder_is_away=self._folder_is_away,
+                file_answers=lambda strip: self.probes[strip.camera].answers(strip.path),
             )
             for name, slot in self.slots.items()
         }
         self.intakes = {camera.name: self._intake(camera) for camera in self.config.cameras}
-        self.housekeeping = Housekeeping(self.config, self.ledger, folder_is_away=self._folder_is_away)
+        self.probes = {camera.name: Probe(camera.folder) for camera in self.config.cameras}
+        self.camera_files = {
+            camera.name: CameraFiles(
+                camera, self.ledger, keep_days=self.config.ledger.keep_days, folder_is_away=self._folder_is_away
+            )
+            for camera in self.config.cameras
+        }
+        self.housekeeping = Housekeeping(self.config, self.ledger)
         self.desk = Desk(self.config, self.ledger, self.models, self._live, self._ring)
         self.control = control.ControlServer(state / "control.sock", self._command)
         self.hearts: dict[str, float] = {}
@@ -155,7 +166,9 @@ class Service:
             self._start(f"strips-{name}", lambda strips=strips: strips.step(POLL_SECONDS))  # type: ignore[misc]
         for name, intake in self.intakes.items():
             self._start(f"intake-{name}", lambda intake=intake: self._take_in(intake))  # type: ignore[misc]
-        self._start("housekeeping", self._tidy)
+        for name, files in self.camera_files.items():
+            self._start(f"files-{name}", lambda files=files: self._tidy(files.step))  # type: ignore[misc]
+        self._start("housekeeping", lambda: self._tidy(self.housekeeping.step))
         self._start("control", lambda: self.control.step(POLL_SECONDS))
 
     def _take_in(self, intake: Intake) -> None:
@@ -163,11 +176,15 @@ class Service:
         if intake.step():
             self.strips[intake.camera.slot].bell.set()
 
-    def _tidy(self) -> None:
-        run_step(self.housekeeping)
+    def _tidy(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except OSError as error:
+            log.warning("cannot tidy up: %s", error)
         self.stop.wait(POLL_SECONDS)
 
     def _start(self, name: str, step: Callable[[], None]) -> None:
+        self.hearts[name] = time.monotonic()
         thread = threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -246,10 +263,9 @@ class Service:
         sdnotify.stopping("finishing what is under way")
         log.info("stopping: finishing what is under way; a second signal forces")
         deadline = time.monotonic() + self.config.inference.deadline_seconds + DRAIN_MARGIN_SECONDS
-        for thread in self._threads:  # an intake may hang on a dead share for ever
-            self._join(
-                thread, min(deadline, time.monotonic() + INTAKE_SECONDS) if "intake-" in thread.name else deadline
-            )
+        for thread in self._threads:
+            may_hang = thread.name.startswith(("intake-", "files-"))  # for ever, on a dead share
+            self._join(thread, min(deadline, time.monotonic() + SHARE_SECONDS) if may_hang else deadline)
         for slot, strips in self.strips.items():
             strips.stop_feeding()
             while strips.holds_strips and time.monotonic() < deadline:

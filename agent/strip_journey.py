@@ -1,7 +1,7 @@
 """The strip's journey: from a settled file in a camera's folder to a committed result.
 
-    1, 2  `Intake.step`        settled files that the ledger does not know
-    3     `Intake.step`        begin: from here on the strip is accounted for
+    1, 2  `intake.py`          settled files that the ledger does not know
+    3     `intake.py`          begin: from here on the strip is accounted for
     4     `StripJourney.step`  a worker judges it; what goes wrong is decided by `errors.decide`
     5     `StripJourney.step`  commit: result, message bytes and sequence number in one durable transaction
 
@@ -10,7 +10,6 @@ The publisher takes it from there. Between two steps a strip lives in the ledger
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from agent import messages
 from agent.errors import Action, AgentError, Blame, Reason, Reject, Retry, decide
-from agent.files import heatmap_stem, read_regular_file, remove_temporary_files
+from agent.files import heatmap_stem, remove_temporary_files
 from agent.ledger import NewResult
 from agent.ledger.strips import BACKLOG, LIVE
 from agent.logs import event
@@ -30,10 +29,9 @@ from agent.wire import Failed, Job, Judged
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.config import Camera, Config
+    from agent.config import Config
     from agent.ledger import Ledger
     from agent.records import FileIdentity, Strip
-    from agent.watching import CameraWatcher
     from agent.workers import Slot, WorkerHandle
 
 log = logging.getLogger(__name__)
@@ -41,35 +39,6 @@ log = logging.getLogger(__name__)
 JOBS_IN_A_WORKER = 2  # one that it is at, and one so that it never waits for the ledger
 FIRST_LOOK_AGAIN_SECONDS = 0.5
 LAST_LOOK_AGAIN_SECONDS = 5.0
-
-
-class Intake:
-    """Steps 1 to 3, for one camera."""
-
-    def __init__(self, camera: Camera, watcher: CameraWatcher, ledger: Ledger, max_file_bytes: int) -> None:
-        self.camera = camera
-        self.watcher = watcher
-        self._ledger = ledger
-        self._max_file_bytes = max_file_bytes
-        self._first_scan_recorded = ledger.strips.camera_was_scanned(camera.name)
-
-    def step(self) -> int:
-        """Begin what has settled; return how many files that were."""
-        files = self.watcher.step()
-        try:
-            doubtful = self._ledger.strips.begin(files) if files else []
-            for file in doubtful:
-                data, _, _ = read_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
-                self._ledger.strips.begin_by_digest(file, hashlib.sha256(data).hexdigest())
-            if not self._first_scan_recorded and self.watcher.first_scan_done:
-                self._ledger.strips.record_first_scan(self.camera.name)
-                self._first_scan_recorded = True
-        except (Retry, Reject) as error:
-            # Nothing is lost: what has not been begun is handed out again, what has been is known by then.
-            self.watcher.give_back(files)
-            log.warning("camera %s: cannot begin %d strips yet: %s", self.camera.name, len(files), error)
-            return 0
-        return len(files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +54,8 @@ class StripJourney:
     """Steps 4 and 5, for the cameras of one slot.
 
     It calls `committed(camera, captured_ts_ms, payload)` after each commit and `judged(worker, answer)` for each answer
-    of a worker (None: it was lost); it asks `folder_is_away(camera)` before it blames a strip for a missing file.
+    of a worker (None: it was lost). It asks `folder_is_away(camera)` before it blames a strip for a missing file, and
+    `file_answers(strip)` before it blames a strip, or the model, for a worker that hung.
     """
 
     def __init__(
@@ -97,6 +67,7 @@ class StripJourney:
         committed: Callable[[str, int, bytes], None],
         judged: Callable[[WorkerHandle, Judged | Failed | None], None],
         folder_is_away: Callable[[str], bool],
+        file_answers: Callable[[Strip], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
@@ -112,6 +83,7 @@ class StripJourney:
         self._committed = committed
         self._judged = judged
         self._folder_is_away = folder_is_away
+        self._file_answers = file_answers
         self._clock = clock
 
     def step(self, timeout_seconds: float) -> bool:
@@ -239,11 +211,15 @@ class StripJourney:
         blamed = self._in_work[worker.jobs[0].strip_id] if worker.jobs else None
         self._in_work.clear()  # the second one never began: it waits in the ledger as before
         self.slot.lose(worker)
-        if blamed is not None:
-            self._remove_leftovers(blamed)
-        self._judged(worker, None)
         if blamed is None:
+            self._judged(worker, None)
             return
+        if lost.reason is Reason.WORKER_TIMEOUT and not self._file_answers(blamed):
+            away = Retry(Reason.UNREADABLE, f"the camera's folder does not answer: {lost.detail}", Blame.BOX)
+            self._let_wait(blamed, away, self._clock())
+            return
+        self._remove_leftovers(blamed)
+        self._judged(worker, None)
         self._lost_in_a_row.add(blamed.strip_id)
         limit = self._config.inference.max_attempts
         attempts = blamed.attempts + 1

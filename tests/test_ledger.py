@@ -249,7 +249,7 @@ def test_forgotten_strips_stay_in_the_totals(ledger: Ledger) -> None:
     acknowledge_all(ledger)
     pending = begin(ledger, file("pending.tif", mtime=9))
     ledger.strips.commit(pending, result(), payload, PLENTY)
-    old = ledger.purge.old_strips(2**62, 0, 100)
+    old = ledger.purge.old_strips("top", 2**62, 0, 100)
     assert [strip.path for strip in old] == ["0.tif", "1.tif", "2.tif"]  # never the unacknowledged one
     ledger.purge.forget([strip.row for strip in old[:2]])
     audit = ledger.report.audit()
@@ -339,7 +339,7 @@ def test_no_sequence_of_events_unbalances_the_ledger(
             elif step == "r":
                 opened.strips.retry(number)
             elif step == "d":
-                opened.purge.forget([strip.row for strip in opened.purge.old_strips(2**62, 0, number)])
+                opened.purge.forget([strip.row for strip in opened.purge.old_strips("top", 2**62, 0, number)])
             elif step == "x":
                 for message in opened.outbox.next_outbox_messages(0, 1):
                     opened.outbox.park(message.row, "too_large")

@@ -58,15 +58,16 @@ class Purge:
         with self._database.transaction() as db:
             db.executemany("UPDATE results SET heatmap_bytes = 0 WHERE seq = ?", [(seq,) for seq in seqs])
 
-    def old_strips(self, seen_before_ms: int, after_row: int, limit: int) -> list[Strip]:
-        """Return finished strips begun before that time; whether their files still exist is for the caller to see."""
+    def old_strips(self, camera: str, seen_before_ms: int, after_row: int, limit: int) -> list[Strip]:
+        """Return a camera's finished strips begun before then; whether their files still exist is for the caller."""
         with self._database.reading() as db:
             rows = db.execute(
                 "SELECT id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms "  # noqa: S608 - a constant
-                f"FROM strips AS s WHERE id > ? AND seen_ms < ? AND {_DONE} AND disposal NOT IN ('after_ack', 'due') "
+                "FROM strips AS s WHERE camera = ? AND id > ? AND seen_ms < ? "
+                f"AND {_DONE} AND disposal NOT IN ('after_ack', 'due') "
                 "AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq "
                 "WHERE r.strip = s.id AND o.state IN ('pending', 'parked')) ORDER BY id LIMIT ?",
-                (after_row, seen_before_ms, limit),
+                (camera, after_row, seen_before_ms, limit),
             )
             return [
                 Strip(row[0], row[1], row[2], os.fsdecode(row[3]), FileIdentity(*row[4:7]), *row[7:]) for row in rows

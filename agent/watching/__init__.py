@@ -4,6 +4,7 @@ Read on in `watcher.py`. `scan.py` reads folders in slices, `events.py` is the e
 file systems have events. What "settled", "matches" and "backlog" mean is in `agent/settling.py`.
 """
 
+from agent.watching.probe import Probe
 from agent.watching.watcher import CameraWatcher, WatchStatus
 
-__all__ = ["CameraWatcher", "WatchStatus"]
+__all__ = ["CameraWatcher", "Probe", "WatchStatus"]

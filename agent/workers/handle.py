@@ -19,6 +19,7 @@ from agent.wire import Failed, Job, Judged, Loaded, Refused, Setup
 
 log = logging.getLogger(__name__)
 
+REAP_SECONDS = 5.0
 STDERR_LINES_KEPT = 20
 STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 1.0
@@ -122,12 +123,20 @@ class WorkerHandle:
             self._process.wait(grace_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            self._process.wait()
+            self._reap()
 
     def kill(self) -> None:
         """End it at once, whatever it is doing."""
         self._killed_by_us = True
         self._process.kill()
+
+    def _reap(self) -> int:
+        """Wait until a killed worker is gone; one that hangs in the kernel, on a dead share, is left behind."""
+        try:
+            return self._process.wait(REAP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.critical("worker %d does not end: it hangs in the kernel", self.pid)
+            return -signal.SIGKILL
 
     @property
     def _killed_by_others(self) -> bool:
@@ -147,7 +156,7 @@ class WorkerHandle:
             if not self._selector.select(max(0.0, min(give_up, deadline) - now)):
                 if time.monotonic() >= deadline:  # and no answer lies there: this process may have stood still itself
                     self.kill()
-                    self._process.wait()
+                    self._reap()
                     what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
                     raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
                 if time.monotonic() >= give_up:
@@ -178,7 +187,7 @@ class WorkerHandle:
             code = self._process.wait(LAST_WORDS_SECONDS)
         except subprocess.TimeoutExpired:  # it closed its end and lives on
             self.kill()
-            code = self._process.wait()
+            code = self._reap()
         self._drain.join(LAST_WORDS_SECONDS)
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = "; ".join(list(self._stderr)[-3:])
