@@ -255,8 +255,9 @@ def _answer_here(config: Config, request: dict[str, Any]) -> dict[str, Any]:
     from agent.ledger import open_ledger  # noqa: PLC0415
     from agent.ownership import take_lock  # noqa: PLC0415
 
-    if not config.agent.state_folder.exists():
-        _fail(f"the state folder {config.agent.state_folder} does not exist yet: start the service once")
+    if not (config.agent.state_folder / "ledger.db").exists():
+        _fail(f"there is no ledger in {config.agent.state_folder} yet: start the service once")
+    _become_the_owner(config.agent.state_folder)
     lock = take_lock(config.agent.state_folder)
     ledger = open_ledger(config.agent.state_folder / "ledger.db")
     try:
@@ -264,6 +265,15 @@ def _answer_here(config: Config, request: dict[str, Any]) -> dict[str, Any]:
     finally:
         ledger.database.close()
         lock.close()
+
+
+def _become_the_owner(folder: Path) -> None:
+    """As root act as the service's user, or the service could not use the files that are made here."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
 
 
 def _show(facts: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:

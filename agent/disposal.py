@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def dispose(folder: Path, strip: Strip, digest: str, done_folder: Path | None) -> str:
-    """Move the strip's file into `done_folder`, or remove it when that is None; return done | failed.
+    """Move the strip's file into `done_folder`, or remove it when that is None; return done | gone | replaced.
 
     `digest` is the sha256 of the bytes that were judged. The file is renamed to a hidden name first and looked at then,
     so that a new file of the same name is never touched. May be called again after a crash at any point. Raises OSError
@@ -30,17 +30,17 @@ def dispose(folder: Path, strip: Strip, digest: str, done_folder: Path | None) -
     if not os.path.lexists(hidden):
         try:
             looked_at = os.lstat(source)
-        except FileNotFoundError:
-            return "done"
+        except FileNotFoundError:  # removed by others, or by us just before a crash; or its folder is away
+            return "gone"
         if not _is_the_judged_one(source, looked_at, strip.identity, digest):
-            return "failed"
+            return "replaced"
         source.rename(hidden)
     found = os.lstat(hidden)
     same_inode = looked_at is not None and (found.st_dev, found.st_ino) == (looked_at.st_dev, looked_at.st_ino)
     if not same_inode and not _is_the_judged_one(hidden, found, strip.identity, digest):
         if not os.path.lexists(source):
             hidden.rename(source)
-        return "failed"
+        return "replaced"
     _remove_or_move(hidden, None if done_folder is None else _free_name(done_folder / strip.path, strip.strip_id))
     fsync_folder(source.parent)
     return "done"

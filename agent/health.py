@@ -34,7 +34,6 @@ class Parts:
     watchers: Mapping[str, WatchStatus]
     slots: Mapping[str, Slot]
     started_ms: int
-    worker_restarts: int
     alarms: tuple[str, ...]  # of the service itself
 
 
@@ -48,6 +47,9 @@ def take_health(parts: Parts) -> Health:
     saved = heatmap_free >= parts.config.heatmaps.min_free_gib * 2**30
     alarms = [*parts.alarms, *broker.alarms]
     alarms += [f"camera_{name}_{watch.state}" for name, watch in parts.watchers.items() if watch.state in AWAY]
+    alarms += [
+        f"camera_{name}_partly_unreadable" for name, watch in parts.watchers.items() if watch.unreadable_last_scan
+    ]
     alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
     alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
     if not saved:
@@ -86,7 +88,7 @@ def take_health(parts: Parts) -> Health:
         cameras=" ".join(f"{name}={watch.state}" for name, watch in parts.watchers.items()),
         slots_total=len(parts.slots),
         slots_ready=ready,
-        worker_restarts=parts.worker_restarts,
+        worker_restarts=sum(slot.losses for slot in parts.slots.values()),
         heatmaps_saved=saved,
         heatmap_free_bytes=heatmap_free,
         state_free_bytes=_free_bytes(parts.config.agent.state_folder),

@@ -2,8 +2,9 @@
 
 main thread      starts workers (they die with the thread that started them), watches the hearts, tells systemd
 intake-<camera>  watch one folder, begin what has settled
+files-<camera>   move or remove its files that are done
 strips-<slot>    the strip's journey        models-<slot>  the model's journey
-publisher        to the broker              housekeeping   disposal, retention
+publisher        to the broker              housekeeping   old heatmaps, old rows
 control          the control socket
 """
 
@@ -143,12 +144,13 @@ class Service:
             strips.bell.set()
 
     def _parts(self) -> health.Parts:
-        restarts = max(0, self.starter.started - len(self.slots))
         watchers = {name: intake.watcher.status() for name, intake in self.intakes.items()}
-        alarms = ["ledger_was_damaged"] if self.ledger.database.set_aside else []
+        state = self.config.agent.state_folder
+        alarms = ["ledger_was_damaged"] if any(state.glob("ledger.db.corrupt.*")) else []
+        alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
         return health.Parts(
-            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, restarts, tuple(alarms)
+            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, tuple(alarms)
         )
 
     def _live(self) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class _Waiting:
     since: float
     until: float
     identity: FileIdentity
+    for_the_box: bool = False
 
 
 class StripJourney:
@@ -77,6 +78,7 @@ class StripJourney:
         self._cameras = {camera.name: camera for camera in config.cameras if camera.slot == slot.name}
         self._turns = list(self._cameras)  # the camera whose turn it is comes first
         self._feeding = True
+        self._heatmaps_fail = False  # the last ones that should have been written were not
         self._in_work: dict[str, Strip] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._lost_in_a_row: set[str] = set()
@@ -118,6 +120,13 @@ class StripJourney:
     def stop_feeding(self) -> None:
         """Give the worker no more strips: the service is stopping."""
         self._feeding = False
+
+    def alarms(self) -> list[str]:
+        """Name what needs attention: strips that wait for the box for long, heatmaps that cannot be written."""
+        long_ago = self._clock() - self._config.checks.incomplete_seconds
+        stuck = any(waiting.for_the_box and waiting.since < long_ago for waiting in list(self._waiting.values()))
+        alarms = [f"slot_{self.slot.name}_strips_wait_for_the_box"] if stuck else []
+        return [*alarms, "heatmaps_failed"] if self._heatmaps_fail else alarms
 
     @property
     def holds_strips(self) -> bool:
@@ -203,7 +212,8 @@ class StripJourney:
             if not strip.half_written:
                 self._ledger.strips.mark_half_written(strip.row)
         level = logging.DEBUG if strip.row in self._waiting else logging.INFO
-        self._waiting[strip.row] = _Waiting(since, now + pause, strip.identity)
+        for_the_box = isinstance(error, Retry) and error.blame is Blame.BOX
+        self._waiting[strip.row] = _Waiting(since, now + pause, strip.identity, for_the_box)
         log.log(level, "strip %s (%s/%s) waits: %s", strip.strip_id, strip.camera, show_name(strip.path), error)
 
     def _worker_lost(self, worker: WorkerHandle, lost: Retry) -> None:
@@ -262,6 +272,8 @@ class StripJourney:
         camera = self._cameras[strip.camera]
         verdict = verdict_of(judgement)
         files = HeatmapFiles() if judgement is None else judgement.heatmaps
+        if files.state in ("saved", "failed"):
+            self._heatmaps_fail = files.state == "failed"
         result = NewResult(
             verdict=verdict,
             reason=reason,

@@ -37,7 +37,7 @@ MIGRATIONS: tuple[str, ...] = (
         requeued_after INTEGER NOT NULL DEFAULT 0,  -- the newest strip when it was put back
         revision       INTEGER NOT NULL DEFAULT 1,
         seen_ms        INTEGER NOT NULL,
-        disposal       TEXT NOT NULL DEFAULT '',    -- '' | after_ack | due | done | failed
+        disposal       TEXT NOT NULL DEFAULT '',    -- '' | after_ack | due | done | gone | replaced
         UNIQUE (camera, path, size_bytes, mtime_ns, occurrence)
     );
     CREATE INDEX strips_waiting ON strips (camera, lane, mtime_ns, path) WHERE state = 'waiting' AND attempts = 0;

@@ -190,7 +190,7 @@ class Strips:
             return [(_strip(row), digest) for digest, *row in rows]
 
     def disposed(self, row: int, outcome: str) -> None:
-        """Record how the disposal ended: done | failed."""
+        """Record how the disposal ended: done | gone | replaced."""
         with self._database.transaction() as db:
             db.execute("UPDATE strips SET disposal = ? WHERE id = ?", (outcome, row))
 

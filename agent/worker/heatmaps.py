@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict
 from io import BytesIO
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agent.config import HeatmapsSection
     from agent.worker.checks import Pixels
     from agent.worker.scoring import Heatmap, Scored
+
+log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -66,6 +69,7 @@ def write_heatmaps(
             make_folder(parent)
             write_all_atomically(files)
     except OSError as error:
+        log.warning("heatmaps of %s were not written: %s", stem, error)  # to standard error: the supervisor logs it
         return HeatmapFiles(state="no_space" if error.errno in _DISK_FULL else "failed")
     return HeatmapFiles(
         tiff_path=f"{stem}.tiff" if ".tiff" in contents else "",

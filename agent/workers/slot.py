@@ -23,6 +23,7 @@ class Slot:
         self._retired: list[WorkerHandle] = []
         self._stopping = False
         self._hold = ""
+        self.losses = 0  # workers lost since the start
         self.changed = threading.Event()  # rings for the model's journey
         self.bell = threading.Event()  # rings for the strip's journey
 
@@ -84,6 +85,7 @@ class Slot:
     def lose(self, worker: WorkerHandle) -> None:
         """Report that the current worker is gone; the model's journey starts another."""
         with self._lock:
+            self.losses += 1
             if self._current is worker:
                 self._current = None
         worker.close()
