@@ -17,8 +17,8 @@ class FileIdentity:
 
     @classmethod
     def of(cls, stat: os.stat_result) -> FileIdentity:
-        """Take the identity out of a stat result."""
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        """Take the identity out of a stat result; times beyond 64 bits (the year 2262) are cut off there."""
+        return cls(stat.st_size, _in_64_bits(stat.st_mtime_ns), _in_64_bits(stat.st_ctime_ns))
 
     def same_content_expected(self, other: FileIdentity) -> bool:
         """Size and mtime agree; a ctime that differs alone is decided by the digest."""
@@ -104,6 +104,10 @@ class OutboxMessage:
     row: int
     topic: str
     payload: bytes
+
+
+def _in_64_bits(number: int) -> int:
+    return max(-(1 << 63), min(number, (1 << 63) - 1))
 
 
 def make_strip_id(camera: str, path: str, identity: FileIdentity, occurrence: int) -> str:
