@@ -132,7 +132,7 @@ def external_data(location: str) -> Callable[[Path], None]:
                 entry = kernel.external_data.add()
                 entry.key, entry.value = key, value
 
-        difference_model(path, version=99, edit=edit)
+        difference_model(path, version=99, golden=False, edit=edit)
 
     return write
 
@@ -242,3 +242,55 @@ def hard_linked_data(path: Path, elsewhere: Path) -> None:
     elsewhere.write_bytes(np.full(9, 1 / 9, np.float32).tobytes())
     os.link(elsewhere, path.with_name("linked.bin"))
     external_data("linked.bin")(path)
+
+
+BRIGHT = 240.0
+"""A strip whose target has a pixel above this, in grey levels, is one that the models below fail on."""
+
+
+def nan_on_bright(path: Path, version: int) -> str:
+    """Write a model that is good on its golden strip and gives NaN for a strip with a bright pixel."""
+    return _bad_on_bright(
+        path,
+        version,
+        helper.make_node("Mul", ["excess", "minus"], ["root_of"]),
+        helper.make_node("Sqrt", ["root_of"], ["poison"]),
+    )
+
+
+def kills_on_bright(path: Path, version: int) -> str:
+    """Write a model that is good on its golden strip and ends its process for a strip with a bright pixel."""
+    return _bad_on_bright(
+        path,
+        version,
+        helper.make_node("Sign", ["excess"], ["sign"]),
+        helper.make_node("Cast", ["sign"], ["sign64"], to=TensorProto.INT64),
+        helper.make_node("Sub", ["one64", "sign64"], ["less"]),  # 1, or 0 for a bright strip
+        helper.make_node("Sub", ["less", "sign64"], ["divisor"]),  # 1, or -1
+        helper.make_node("Div", ["smallest64", "divisor"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["huge"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["huge", "zero"], ["poison"]),
+    )
+
+
+def _bad_on_bright(path: Path, version: int, *nodes: onnx.NodeProto) -> str:
+    """`excess` is how far the brightest pixel of the target is above BRIGHT, at least 0; `poison` is added."""
+    consts = {
+        "limit": np.float32(BRIGHT / 255),
+        "minus": np.float32(-1),
+        "one64": np.int64(1),
+        "smallest64": np.int64(np.iinfo(np.int64).min),
+    }
+    tail = [
+        helper.make_node("ReduceMax", ["target"], ["brightest"], keepdims=0),
+        helper.make_node("Sub", ["brightest", "limit"], ["above"]),
+        helper.make_node("Relu", ["above"], ["excess"]),
+        *nodes,
+        helper.make_node("Add", ["heatmap", "poison"], ["out"]),
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in consts.items()]
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer.extend(tensors)
+
+    return difference_model(path, version=version, tail=lambda: tail, edit=edit)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,6 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from agent.contract import ModelFacts, format_metadata
 from agent.golden import Golden, encode_golden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 HEIGHT, WIDTH = 976, 176
 OPSET = 17
@@ -37,11 +40,11 @@ def difference_model(
     salt: int = 0,
     edit: Callable[[onnx.ModelProto], None] | None = None,
 ) -> str:
-    """Write a model whose heatmap is the blurred |target - reference 1|, times `gain`, clipped to 0..1; give its sha256.
+    """Write a model whose heatmap is the blurred |target - reference 1|, times `gain`, clipped to 0..1; give its hash.
 
     `version` None leaves the metadata out. `tail` replaces the nodes that turn `heatmap` (batch, 1, H, W) into `out`.
-    `golden_shift` makes the golden strip's expected heatmap wrong. `salt` changes the bytes and nothing else. `edit` has the
-    last word.
+    `golden_shift` makes the golden strip's expected heatmap wrong. `salt` changes the bytes and nothing else. `edit`
+    changes the graph before the golden strip is run.
     """
     divisor = 1.0 if scale == "unit" else 255.0
     consts = {
@@ -76,10 +79,10 @@ def difference_model(
     )
     graph.doc_string = str(salt)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    if version is not None:
-        _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift)
     if edit is not None:
         edit(model)
+    if version is not None:
+        _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift)
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

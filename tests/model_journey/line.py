@@ -49,6 +49,15 @@ class Plant(Box):
         """Ask for the digest of the active model."""
         return str(self.slot(name)["active_sha256"])
 
+    @property
+    def slot_file(self) -> Path:
+        """What the store remembers of the default slot."""
+        return self.state / "store" / "slots" / "default.json"
+
+    def active_on_disk(self) -> str:
+        """Read the digest of the active model while the service is down."""
+        return str(json.loads(self.slot_file.read_bytes())["active"]) if self.slot_file.exists() else ""
+
     def wait_until_active(self, sha256: str, seconds: float = 30) -> None:
         """Wait until a model is active and its worker has the strips."""
 
@@ -70,8 +79,9 @@ class Plant(Box):
 class Line:
     """Drops strips on all cameras in turn, at a steady rate, while it is open."""
 
-    def __init__(self, box: Box, strips: list[Path], interval_seconds: float) -> None:
+    def __init__(self, box: Box, strips: list[Path], interval_seconds: float, *, first: int = 0) -> None:
         self.names: list[str] = []
+        self._first = first
         self._box = box
         self._strips = strips
         self._interval_seconds = interval_seconds
@@ -90,7 +100,7 @@ class Line:
         cameras = [camera["name"] for camera in self._box.config["cameras"]]
         while not self._over.wait(self._interval_seconds):
             number = len(self.names)
-            name = f"{number:05}.tif"
+            name = f"{self._first + number:05}.tif"
             drop_file(self._strips[number % len(self._strips)], self._box.camera(cameras[number % len(cameras)]) / name)
             self.names.append(name)
 
