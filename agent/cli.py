@@ -33,6 +33,12 @@ _config_option = click.option(
     show_default=True,
     help="Configuration file.",
 )
+_box_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="Do it with this box's settings; else the defaults.",
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -177,12 +183,13 @@ def models_rollback(slot: str, config_path: Path, *, as_json: bool) -> None:
 
 @models.command("verify")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_box_option
 @_json_option
-def models_verify(file: Path, *, as_json: bool) -> None:
+def models_verify(file: Path, config_path: Path | None, *, as_json: bool) -> None:
     """Try a model file here, as the service would: contract, golden strip, time."""
     from agent.oneshot import verify_model  # noqa: PLC0415 - starts faster without
 
-    facts = verify_model(file)
+    facts = verify_model(file, load_config(config_path, os.environ) if config_path is not None else None)
     _show(facts, as_json, show.verified)
     sys.exit(ExitCode.OK if facts["good"] else ExitCode.FAILED)
 
@@ -191,7 +198,7 @@ def models_verify(file: Path, *, as_json: bool) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--heatmaps", type=click.Path(path_type=Path, file_okay=False), help="Folder to write heatmaps to.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Take checks and scoring from here.")
+@_box_option
 @_json_option
 def score(
     files: tuple[Path, ...], model: Path, heatmaps: Path | None, config_path: Path | None, *, as_json: bool

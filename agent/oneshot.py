@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from agent.wire import Loaded
 
 POLL_SECONDS = 1.0
+LOST = (Reason.WORKER_CRASHED, Reason.WORKER_TIMEOUT)
 
 
-def verify_model(file: Path) -> dict[str, Any]:
+def verify_model(file: Path, config: Config | None) -> dict[str, Any]:
     """Try a model file as the service would, without its manifest; a refusal is an answer, not an error."""
     facts: dict[str, Any] = {"file": str(file), "sha256": _digest(file)}
     with tempfile.TemporaryDirectory(prefix="strip-agent-") as scratch:
-        config = _default_config(Path(scratch))
+        config = config or _default_config(Path(scratch))
         try:
             worker, loaded = _start(file, facts["sha256"], config, Path(scratch), "none")
         except (Reject, Retry) as refusal:
@@ -55,10 +57,15 @@ def score_files(
     with tempfile.TemporaryDirectory(prefix="strip-agent-") as scratch:
         config = config or _default_config(Path(scratch))
         save = "none" if heatmaps is None else "all"
-        worker, _ = _start(model, _digest(model), config, heatmaps or Path(scratch), save)
+        start = partial(_start, model, _digest(model), config, heatmaps or Path(scratch), save)
+        worker, _ = start()
         try:
-            for file in files:
-                yield _score(worker, file, config)
+            for number, file in enumerate(files, start=1):
+                facts = _score(worker, file, config)
+                yield facts
+                if facts["reason"] in LOST and number < len(files):
+                    worker.close(0.0)
+                    worker, _ = start()
         finally:
             worker.close()
 
@@ -86,6 +93,8 @@ def _score(worker: WorkerHandle, file: Path, config: Config) -> dict[str, Any]:
             answer = worker.poll(POLL_SECONDS, config.inference.deadline_seconds)
     except OSError as error:
         return facts | {"reason": str(Reason.UNREADABLE), "detail": str(error)}
+    except Retry as lost:
+        return facts | {"reason": str(lost.reason), "detail": lost.detail}
     if not isinstance(answer, Judged):
         return facts | {"reason": answer.reason, "detail": answer.detail}
     judgement = answer.judgement
@@ -112,7 +121,6 @@ def _start(model: Path, sha256: str, config: Config, folder: Path, save: str) ->
             Setup.of(config, model.absolute(), sha256, "worker"),
             lock_file=str(model.absolute()),
             heatmap_folder=str(folder.absolute()),
-            memory_mib=None,
             heatmaps=config.heatmaps.model_dump(mode="json") | {"png": save, "tiff": save, "min_free_gib": 0.0},
         )
     )
