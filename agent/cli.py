@@ -218,7 +218,7 @@ def score(
 @_config_option
 @_json_option
 def doctor(config_path: Path, *, as_json: bool) -> None:
-    """Examine this box: libraries, folders, clock, broker, model."""
+    """Examine this box: libraries, folders, clock, broker."""
     from agent.doctor import examine  # noqa: PLC0415 - starts faster without
 
     findings = examine(config_path, os.environ)

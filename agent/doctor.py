@@ -86,9 +86,11 @@ def _version(name: str) -> str:
 
 def _worker_libraries() -> Finding:
     """Import them in a process of its own: a library built for another processor ends it with SIGILL."""
-    found = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-    )
+    command = [sys.executable, "-c", PROBE]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("bad", "worker's libraries", f"importing them takes longer than {PROBE_SECONDS:g} s")
     if found.returncode == 0:
         return Finding("good", "worker's libraries", f"can be imported; onnxruntime offers {found.stdout.strip()}")
     last = (found.stderr.strip().splitlines() or [""])[-1]
@@ -115,10 +117,6 @@ def _folders(config: Config) -> Iterator[Finding]:
         free_gib = shutil.disk_usage(existing).free / 2**30
         enough = free_gib >= config.heatmaps.min_free_gib
         yield Finding("good" if enough else "bad", what, f"{folder}: {free_gib:.1f} GiB free")
-    for camera in config.cameras:
-        there = camera.folder.is_dir() and os.access(camera.folder, os.R_OK | os.X_OK)
-        detail = f"{camera.folder} {'can be read' if there else 'is not there or cannot be read by this user'}"
-        yield Finding("good" if there else "note", f"camera {camera.name}", detail)
 
 
 def _broker(config: Config) -> Finding:
