@@ -53,3 +53,32 @@ def test_a_file_from_another_century_is_a_strip_like_any_other(ledger: Ledger, s
     assert heatmap_stem("top", strip.identity.mtime_ns, "a.tif", strip.strip_id, 1).startswith("top/")
     commit(ledger)
     assert ledger.report.audit().balanced
+
+
+def test_the_first_identity_of_a_strip_that_grew_may_come_back(ledger: Ledger) -> None:
+    """Somebody copies the half file once more: a strip of its own, with an id of its own, known from then on."""
+    ledger.strips.begin([file(1)])
+    half = ledger.strips.next_waiting("top", LIVE, ())
+    assert half is not None
+    ledger.strips.mark_half_written(half.row)
+    ledger.strips.begin([file(2)])
+    commit(ledger)
+    ledger.strips.begin([file(1)])
+    again = ledger.strips.next_waiting("top", LIVE, ())
+    assert again is not None
+    assert again.strip_id != half.strip_id
+    assert again.identity == half.identity
+    assert ledger.strips.begin([file(1), file(2)]) == []
+    assert ledger.report.balances()[0].seen == 2
+
+
+def test_of_two_half_written_strips_of_a_path_the_newest_grows(ledger: Ledger) -> None:
+    """The older one cannot become the same file; it goes on waiting until its time is over."""
+    ledger.strips.begin([file(1), file(2)])
+    ledger.strips.mark_half_written(1)
+    ledger.strips.mark_half_written(2)
+    ledger.strips.begin([file(3)])
+    first, second = (ledger.strips.next_waiting("top", LIVE, rows) for rows in ((), (1,)))
+    assert first is not None
+    assert second is not None
+    assert [(first.row, first.identity.mtime_ns), (second.row, second.identity.mtime_ns)] == [(1, 1), (2, 3)]

@@ -228,22 +228,28 @@ def _latest_occurrence(db: sqlite3.Connection, file: SettledFile) -> dict[str, A
 
 
 def _follow_half_written(db: sqlite3.Connection, file: SettledFile) -> bool:
-    """Let the waiting strip of a file that was found incomplete take over the grown file's identity."""
+    """Let the newest waiting strip of a path that was found incomplete take over the grown file's identity."""
     camera, path, size_bytes, mtime_ns = _same_file(file)
     changed = db.execute(
         "UPDATE strips SET size_bytes = ?, mtime_ns = ?, ctime_ns = ?, occurrence = 0 "
-        "WHERE camera = ? AND path = ? AND state = 'waiting' AND half_written = 1",
+        "WHERE id = (SELECT max(id) FROM strips WHERE camera = ? AND path = ? AND state = 'waiting' "
+        "AND half_written = 1)",
         (size_bytes, mtime_ns, file.identity.ctime_ns, camera, path),
     )
     return changed.rowcount > 0
 
 
 def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> None:
+    strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
+    # A half written strip that grew keeps the id of the identity that it was begun with.
+    while db.execute("SELECT 1 FROM strips WHERE strip_id = ?", (strip_id,)).fetchone() is not None:
+        occurrence += 1
+        strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
     db.execute(
         "INSERT INTO strips (strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, occurrence, lane, state, seen_ms) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            make_strip_id(file.camera, file.path, file.identity, occurrence),
+            strip_id,
             *_same_file(file),
             file.identity.ctime_ns,
             occurrence,
