@@ -510,15 +510,6 @@ def test_a_password_file_that_cannot_be_read_is_named(tmp_path: Path, broker: Br
     publisher.close("test")
 
 
-def test_a_bare_password_file_name_is_a_systemd_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`LoadCredential=mqtt_password:...` in the unit, `password_file: mqtt_password` in the configuration."""
-    (tmp_path / "mqtt_password").write_text("secret\r\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert mqtt.read_password(Path("mqtt_password")) == "secret"
-    with pytest.raises(FileNotFoundError):
-        mqtt.read_password(Path("another"))
-
-
 @needs_mosquitto
 def test_a_message_that_is_too_large_for_the_broker_is_parked_and_the_others_go_on(
     tmp_path: Path, outbox: ListOutbox

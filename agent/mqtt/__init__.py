@@ -25,7 +25,6 @@ from agent.mqtt.events import (
     ProtocolName,
     Received,
 )
-from agent.mqtt.security import read_password
 
 __all__ = [
     "BAD_USER_OR_PASSWORD",
@@ -48,5 +47,4 @@ __all__ = [
     "ProtocolName",
     "Received",
     "Will",
-    "read_password",
 ]

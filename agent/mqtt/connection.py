@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from agent.config_file import ConfigError, read_secret
 from agent.mqtt.events import Ended, Event, ProtocolName
 from agent.mqtt.listener import Listener
-from agent.mqtt.security import read_password, tls_context
+from agent.mqtt.security import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from agent.config import MqttSection
 
@@ -151,8 +154,7 @@ class Connection:
         if settings.tls.enabled:
             self._client.tls_set_context(tls_context(settings.tls))
         if settings.username is not None or settings.password_file is not None:
-            password = None if settings.password_file is None else read_password(settings.password_file)
-            self._client.username_pw_set(settings.username, password)
+            self._client.username_pw_set(settings.username, _password(settings.password_file))
         if self.protocol == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's annotation is missing
             properties.MaximumPacketSize = _INCOMING_LIMIT_BYTES
@@ -180,3 +182,11 @@ def _json_properties(packet_type: int, schema: str) -> Properties:
     if schema:
         properties.UserProperty = ("schema", schema)
     return properties
+
+
+def _password(file: Path | None) -> str | None:
+    """Read the password anew for each attempt: it may have been changed. Raises ValueError when it cannot be read."""
+    try:
+        return None if file is None else read_secret(file, os.environ)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error

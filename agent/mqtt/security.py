@@ -1,25 +1,12 @@
-"""How the agent proves who it is, and whom it trusts."""
+"""Whom the agent trusts, and the certificate with which it proves who it is."""
 
 from __future__ import annotations
 
-import os
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.config import Tls
-
-
-def read_password(file: Path) -> str:
-    """Read a password; a bare name is a systemd credential if there is one. Raises OSError when it cannot be read."""
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and len(file.parts) == 1 and (Path(credentials) / file).is_file():
-        file = Path(credentials) / file
-    try:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise OSError(f"the password in {file} is not UTF-8: {error}") from error
 
 
 class _TlsSocket(ssl.SSLSocket):
