@@ -81,7 +81,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Read for as long as it takes without holding anybody up; raises Retry (the box is to blame) as `reading` does."""
+        """Read for as long as it takes without holding anybody up; raises as `reading` does."""
         connection = _connect(self.path, read_only=True)
         try:
             connection.execute("BEGIN")

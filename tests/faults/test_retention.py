@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.camera_files import BUILT_MS, DAY_MS, CameraFiles
 from agent.config import Config
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem
-from agent.housekeeping import Housekeeping
+from agent.housekeeping import BUILT_MS, DAY_MS, Housekeeping
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.strips import now_ms
 from agent.records import FileIdentity, SettledFile, Strip
@@ -43,13 +42,8 @@ class Line:
         self.ledger: Ledger = open_ledger(folder / "ledger.db")
         self.wall_ms = now_ms()
         self.away = False
-        self.housekeeping = Housekeeping(self.config, self.ledger, wall_ms=lambda: self.wall_ms)
-        self.files = CameraFiles(
-            self.config.cameras[0],
-            self.ledger,
-            keep_days=self.config.ledger.keep_days,
-            folder_is_away=lambda _: self.away,
-            wall_ms=lambda: self.wall_ms,
+        self.housekeeping = Housekeeping(
+            self.config, self.ledger, folder_is_away=lambda _: self.away, wall_ms=lambda: self.wall_ms
         )
 
     def bring(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
@@ -122,7 +116,7 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
     _with_limits(line, keep_days=1)
     line.wall_ms = BUILT_MS - 1
     assert line.housekeeping.remove_old_heatmaps() == 0
-    assert line.files.forget_old_rows() == 0
+    assert line.housekeeping.forget_old_rows() == 0
     assert _there(kept)
 
 
@@ -178,9 +172,9 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
     (line.camera / "pending.tif").unlink()
     line.wall_ms += 2 * DAY_MS
     line.away = True
-    assert line.files.forget_old_rows() == 0, "a folder that is away says nothing about its files"
+    assert line.housekeeping.forget_old_rows() == 0, "a folder that is away says nothing about its files"
     line.away = False
-    assert line.files.forget_old_rows() == 1
+    assert line.housekeeping.forget_old_rows() == 1
     rows = line.ledger.report.list_strips(state=None, camera=None, limit=10)
     assert {row["file"] for row in rows} == {"there.tif", "pending.tif"}
     audit = line.ledger.report.audit()
@@ -205,7 +199,6 @@ def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     (line.camera / "a.tif").unlink()
     line.wall_ms += 3 * DAY_MS
     line.housekeeping.step()
-    line.files.step()
     assert not _there(mine)
     assert line.ledger.report.list_strips(state=None, camera=None, limit=10) == []
     line.ledger.database.close()
