@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tools.exporter.graph import Array
     from tools.exporter.layout import Layout
 
+FAINT = " + faint defect"  # behind the name of a strip
 LOWEST, HIGHEST = 0.3, 0.7  # scores of blended strips
 DISTANCE_FROM_THRESHOLD = 0.08  # a verdict right at the threshold would flip by rounding
 CLEAN_BELOW = 0.2
@@ -42,7 +43,7 @@ def blend_defects(
         clean = _without_defects(strip.pixels, heatmap)
         pixels = _blend_one(clean, layout, heat_of, aims[number % 2], np.random.default_rng(number))
         if pixels is not None:
-            blended.append(NamedStrip(f"{strip.name} + faint defect", pixels))
+            blended.append(NamedStrip(strip.name + FAINT, pixels))
     return blended
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 QUANTISED_OPSET = 13  # scales for each channel came with it
 BINS = 2048
 METHODS = {"minmax": 0.0, "percentile 99.999": 1e-5, "percentile 99.99": 1e-4}  # share that is clipped on each side
-SAMPLE_PATCHES = 12
+SAMPLE_PATCHES = 16
 MAX_FLOAT_LAYERS = 4
 GOOD_ENOUGH = 0.3  # of the guard's limit: no layer has to stay float below it
 
@@ -172,9 +172,10 @@ def _run(session: onnxruntime.InferenceSession, patch: Array) -> Array:
 
 
 def _sample(session: onnxruntime.InferenceSession, patches: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Take the patches with the most heat and as many evenly spread ones, and their heat in float."""
+    """Take the patches with the most undecided heat and as many evenly spread ones, and their heat in float."""
     heats = [_run(session, patch) for patch in progress(patches, "choosing patches")]
-    hottest = sorted(range(len(patches)), key=lambda index: -float(heats[index].max()))[: SAMPLE_PATCHES // 2]
+    undecided = [float((heat * (1 - heat)).sum()) for heat in heats]
+    telling = sorted(range(len(patches)), key=lambda index: -undecided[index])[: SAMPLE_PATCHES // 2]
     spread = range(0, len(patches), max(1, len(patches) // (SAMPLE_PATCHES // 2)))
-    chosen = sorted(set(itertools.chain(hottest, spread)))[:SAMPLE_PATCHES]
+    chosen = sorted(set(itertools.chain(telling, spread)))[:SAMPLE_PATCHES]
     return [patches[index] for index in chosen], [heats[index] for index in chosen]

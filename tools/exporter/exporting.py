@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-import onnxruntime
-import torch
 
-from agent import __version__
-from agent.contract import ModelFacts, format_metadata
-from agent.errors import Reject
+from agent.contract import ModelFacts
 from agent.golden import Golden, encode_golden
-from tools.exporter.blend import blend_defects, is_telling
+from tools.exporter.blend import FAINT, LOWEST, blend_defects, is_telling
 from tools.exporter.calibration import QUANTISED_OPSET, Calibration, calibrate, quantise_everything
 from tools.exporter.checkpoint import PATCH_SIDE, image_size_of, load_checkpoint
 from tools.exporter.errors import ExportError
 from tools.exporter.files import write_file
 from tools.exporter.graph import check_opset
-from tools.exporter.guard import Comparison, Limits, check_batches, check_contract, compare, judge
+from tools.exporter.guard import UNKNOWN_MEAN_CHANGE, Comparison, Limits, check_batches, check_contract, compare, judge
+from tools.exporter.labels import describe_in_metadata, producer
 from tools.exporter.layout import Layout, make_layout
 from tools.exporter.pictures import side_by_side, write_png
 from tools.exporter.progress import progress
@@ -34,6 +29,9 @@ from tools.exporter.windows import build_model, whole_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
+    import onnxruntime
 
     from tools.exporter.graph import Array
 
@@ -121,7 +119,12 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
         proven += [
             one for one in _references(source, layout, faint) if is_telling(float(one.expected.max()), threshold)
         ]
-    found_plan = _calibrate(asked, source, layout, strips)
+        if max(float(one.expected.max()) for one in proven) < LOWEST:
+            raise ExportError(
+                "No calibration strip makes the network react, nor does a spot blended into one, so nothing can be "
+                "proven on them: add strips of the line, some with defects."
+            )
+    found_plan = _calibrate(asked, source, layout, [one.strip for one in proven])
     plan = found_plan.plan if found_plan else None
     drawn = whole_layout(layout, STRIDE) if asked.window == "whole" else layout
     model = build_model(
@@ -138,7 +141,7 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     ]
     fed = [feed(one.strip, asked.input_scale) for one in proven]
     check_batches(session, fed, [one.found for one in proven], limits.heat_change)
-    comparisons = [compare(one.strip.name, one.expected, one.found, threshold) for one in proven]
+    comparisons = [_compare(one, threshold) for one in proven]
     worst, problem = judge(comparisons, limits)
     if problem and exact:
         one = proven[comparisons.index(worst)]
@@ -154,8 +157,10 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
             if not exact
             else f"The graph differs from torch on strip {worst.name}: {problem}; report this as a fault."
         )
+    if found_plan and asked.window == "exact":
+        _check_unknown_strip(source, layout, session, asked, out)
     facts = _with_golden(facts, asked, layout, proven, session)
-    content = serialise(model, _metadata(facts, layout, asked, source, found_plan, comparisons))
+    content = serialise(model, describe_in_metadata(facts, layout, asked.window, source, found_plan, comparisons))
     check_contract(content)
     write_file(out, content)
     return Exported(out, facts, layout, source, len(content), limits, comparisons, worst, found_plan, proven)
@@ -177,6 +182,28 @@ def _limits(asked: Options) -> Limits:
     default = DEFAULT_LIMITS[asked.precision, asked.window]
     score, heat = asked.max_score_change, asked.max_heat_change
     return Limits(default.score_change if score is None else score, default.heat_change if heat is None else heat)
+
+
+def _compare(one: Proven, threshold: float) -> Comparison:
+    return compare(one.strip.name, one.expected, one.found, threshold, faint=one.strip.name.endswith(FAINT))
+
+
+def _check_unknown_strip(
+    source: Source, layout: Layout, session: onnxruntime.InferenceSession, asked: Options, out: Path
+) -> None:
+    """Compare shapes that no calibration has seen: ranges from strips that show nothing clip everything else."""
+    strip = next(strip for strip in made_up_strips((layout.height, layout.width)) if strip.name == "shapes")
+    expected = reference_heatmap(source.module, layout, feed(strip, "unit"))
+    found = run_strip(session, feed(strip, asked.input_scale))
+    change = float(np.abs(found - expected).mean())
+    if not change <= UNKNOWN_MEAN_CHANGE:
+        picture = out.with_name(f"{out.name}.refused.png")
+        write_png(picture, side_by_side(strip.pixels, expected, found))
+        raise ExportError(
+            f"The guard refuses the file because of made-up strip shapes: its heatmap changes by {change:.2g} on "
+            f"average, allowed is {UNKNOWN_MEAN_CHANGE:g}; look at {picture.name}, then calibrate with strips that "
+            "show more."
+        )
 
 
 def _limits_of_single_precision(source: Source, layout: Layout, one: Proven, limits: Limits) -> Limits:
@@ -240,67 +267,13 @@ def _with_golden(
         size = (layout.height, layout.width)
         chosen = read_strip(asked.golden, size)
     elif asked.calibration:
-        real = [one for one in proven if not one.strip.name.endswith("faint defect")]
+        real = [one for one in proven if not one.strip.name.endswith(FAINT)]
         chosen = max(real, key=lambda one: float((one.found * (1 - one.found)).sum())).strip
     else:
         chosen = next(one.strip for one in proven if one.strip.name == "shapes")
     heatmap = run_strip(session, feed(chosen, asked.input_scale))
     golden = encode_golden(Golden(chosen.pixels, heatmap))
     return replace(facts, golden=golden, golden_tolerance=GOLDEN_TOLERANCE[asked.precision])
-
-
-def _metadata(
-    facts: ModelFacts,
-    layout: Layout,
-    asked: Options,
-    source: Source,
-    calibration: Calibration | None,
-    comparisons: list[Comparison],
-) -> dict[str, str]:
-    measured = {
-        "strips": len(comparisons),
-        "largest_score_change": _rounded(max(one.score_change for one in comparisons)),
-        "largest_heat_change": _rounded(max(one.heat_change for one in comparisons)),
-        "regions": sum(one.regions for one in comparisons),
-        "worst_iou": _rounded(min(one.worst_iou for one in comparisons)),
-    }
-    more = {
-        "network": source.name,
-        "layout": layout.describe(),
-        "window": asked.window,
-        "measured": json.dumps(measured),
-    }
-    if calibration:
-        ranked = sorted(calibration.sensitivity.items(), key=lambda item: -item[1])[:8]
-        quantisation = {
-            "input": "grey levels / 255, 8 bits",
-            "activations": "uint8 per tensor",
-            "weights": "int8 per channel",
-            "method": calibration.method,
-            "method_errors": {name: _rounded(error) for name, error in calibration.method_errors.items()},
-            "float_layers": sorted(calibration.plan.float_layers),
-            "most_sensitive": {name: _rounded(gain) for name, gain in ranked},
-        }
-        more["quantisation"] = json.dumps(quantisation)
-    try:
-        return format_metadata(facts, **more)
-    except Reject as refused:
-        raise ExportError(f"The {refused.detail}: give another value.") from refused
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
-def producer() -> str:
-    """Name the versions that made the file."""
-    versions = {
-        "strip-agent": __version__,
-        "torch": torch.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
-    return " ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def serialise(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 EXACT = 1e-5  # largest difference of any pixel between an fp32 model with exact windows and torch
 REGION_PX = 20
 SMALLEST_IOU = 0.8
+FAINT_FACTOR = 2.5  # a score of a faint defect may change by so much more: there the logistic function is steepest
+# Mean change of the heatmap of shapes that no calibration has seen: measured 0.01 after a good one, 0.05 to 0.1 after
+# one on a strip of constant grey.
+UNKNOWN_MEAN_CHANGE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Comparison:
     regions: int  # of REGION_PX pixels or more, in torch
     worst_iou: float
     flipped: bool
+    faint: bool = False  # the exporter blended a faint defect into it
 
     @property
     def score_change(self) -> float:
@@ -56,8 +61,9 @@ class Comparison:
         """Say what is beyond the limits; "" when nothing is."""
         if self.flipped:
             return f"its verdict flips (score {self.score_torch:.3f} in torch, {self.score_onnx:.3f} in the file)"
-        if not self.score_change <= limits.score_change:
-            return f"its score changes by {self.score_change:.2g}, allowed is {limits.score_change:g}"
+        allowed = limits.score_change * (FAINT_FACTOR if self.faint else 1)
+        if not self.score_change <= allowed:
+            return f"its score changes by {self.score_change:.2g}, allowed is {allowed:g}"
         if not self.heat_change <= limits.heat_change:
             return f"a pixel of its heatmap changes by {self.heat_change:.2g}, allowed is {limits.heat_change:g}"
         if self.worst_iou < SMALLEST_IOU:
@@ -70,13 +76,14 @@ class Comparison:
         return self.flipped, bool(self.problem(limits)), used
 
 
-def compare(name: str, expected: Array, found: Array, threshold: float) -> Comparison:
+def compare(name: str, expected: Array, found: Array, threshold: float, *, faint: bool = False) -> Comparison:
     """Compare two heatmaps, (H, W) in 0..1; `threshold` is that of scores and of pixels."""
     score_torch, score_onnx = float(expected.max()), float(found.max())
     change = np.abs(found - expected)
     count, worst = _regions_found_again(expected >= threshold, found >= threshold)
     flipped = (score_torch >= threshold) != (score_onnx >= threshold)
-    return Comparison(name, score_torch, score_onnx, float(change.max()), float(change.mean()), count, worst, flipped)
+    mean = float(change.mean())
+    return Comparison(name, score_torch, score_onnx, float(change.max()), mean, count, worst, flipped, faint)
 
 
 def _regions_found_again(expected: Array, found: Array) -> tuple[int, float]:
