@@ -209,9 +209,7 @@ class Service:
 
     def run(self) -> ExitCode:
         """Run until `stop` is set, then drain and close."""
-        for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(
-            messages.strip_event_topic(""), list(self.intakes)
-        ).items():
+        for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(list(self.intakes)).items():
             self.publisher.set_state(messages.last_strip_topic(camera), payload, order=captured_ts_ms)
         self._start_loops()
         log.info("strip-agent %s watches %s", __version__, ", ".join(self.intakes))

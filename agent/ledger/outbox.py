@@ -63,15 +63,16 @@ class Outbox:
             db.execute("INSERT INTO outbox (topic, payload, queued_ms) VALUES (?, ?, ?)", (topic, payload, ts_ms))
             drop_oldest(db, max_messages, ts_ms)
 
-    def newest_payloads(self, topic_prefix: str, cameras: Sequence[str]) -> dict[str, tuple[int, bytes]]:
-        """Return for each camera (captured_ts_ms, payload) of its newest strip's result, for `state/last_strip`."""
+    def newest_payloads(self, cameras: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+        """Return for each camera (captured_ts_ms, payload) of the newest picture's result, for `state/last_strip`."""
         newest = {}
         with self._database.reading() as db:
             for camera in cameras:
                 row = db.execute(
-                    "SELECT r.captured_ts_ms, o.payload FROM outbox AS o JOIN results AS r ON r.seq = o.seq "
-                    "WHERE o.topic = ? ORDER BY o.id DESC LIMIT 1",
-                    (f"{topic_prefix}{camera}",),
+                    "SELECT r.captured_ts_ms, o.payload FROM results AS r INDEXED BY results_newest "
+                    "JOIN outbox AS o ON o.seq = r.seq WHERE r.camera = ? "
+                    "ORDER BY r.captured_ts_ms DESC, r.seq DESC LIMIT 1",
+                    (camera,),
                 ).fetchone()
                 if row is not None:
                     newest[camera] = (row[0], row[1])

@@ -39,16 +39,16 @@ class Purge:
     def heatmap_bytes(self) -> int:
         """Return the size of all heatmaps that are kept, in bytes."""
         with self._database.reading() as db:
-            total = db.execute("SELECT sum(heatmap_bytes) FROM results WHERE heatmap_bytes > 0").fetchone()[0]
-            return int(total or 0)
+            total = db.execute("SELECT n FROM counters WHERE kind = 'heatmap_bytes'").fetchone()
+            return int(total[0]) if total else 0
 
     def oldest_heatmaps(self, limit: int) -> list[SavedHeatmap]:
-        """Return the oldest heatmaps whose results the broker has, oldest first."""
+        """Return the oldest heatmaps whose results the broker has, or will never get: oldest first."""
         with self._database.reading() as db:
             rows = db.execute(
                 "SELECT r.seq, s.camera, s.path, s.mtime_ns, s.strip_id, r.revision, r.committed_ms, r.heatmap_bytes "
-                "FROM results AS r JOIN strips AS s ON s.id = r.strip JOIN outbox AS o ON o.seq = r.seq "
-                "WHERE r.heatmap_bytes > 0 AND o.state IN ('acknowledged', 'dropped') ORDER BY r.committed_ms LIMIT ?",
+                "FROM results AS r INDEXED BY results_heatmaps JOIN strips AS s ON s.id = r.strip "
+                "WHERE r.heatmap_bytes > 0 AND r.delivery_ended = 1 ORDER BY r.committed_ms LIMIT ?",
                 (limit,),
             )
             return [SavedHeatmap(row[0], row[1], os.fsdecode(row[2]), *row[3:]) for row in rows]

@@ -86,8 +86,8 @@ class Report:
             outbox = dict(db.execute("SELECT state, n FROM counters WHERE kind = 'outbox'").fetchall())
             oldest = db.execute("SELECT queued_ms FROM outbox WHERE state = 'pending' ORDER BY id LIMIT 1").fetchone()
             waiting = db.execute(
-                "SELECT seen_ms FROM strips WHERE state IN ('waiting', 'judged', 'skipped', 'dropped') "
-                "AND state = 'waiting' ORDER BY id LIMIT 1"
+                "SELECT seen_ms FROM strips INDEXED BY strips_oldest_waiting WHERE state = 'waiting' "
+                "ORDER BY id LIMIT 1"
             ).fetchone()
             return Depths(
                 outbox_pending=outbox.get("pending", 0),
@@ -248,6 +248,12 @@ _RULES = {
     "sequence numbers have no result": """
         SELECT coalesce((SELECT n FROM counters WHERE kind = 'seq'), 0)
              - coalesce((SELECT n FROM counters WHERE kind = 'purged_results'), 0) - (SELECT count(*) FROM results)""",
+    "bytes of heatmaps are counted that no result has": """
+        SELECT coalesce((SELECT n FROM counters WHERE kind = 'heatmap_bytes'), 0)
+             - (SELECT coalesce(sum(heatmap_bytes), 0) FROM results)""",
+    "results disagree with their message about whether it was delivered": """
+        SELECT count(*) FROM results AS r JOIN outbox AS o ON o.seq = r.seq
+        WHERE r.delivery_ended <> (o.state IN ('acknowledged', 'dropped'))""",
     "results have no message": """
         SELECT count(*) FROM results AS r WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.seq = r.seq)""",
 }

@@ -38,6 +38,8 @@ _PUT_RIGHT = f"""
         (SELECT id, revision FROM strips WHERE state = 'waiting');
     DELETE FROM outbox WHERE state IN ('acknowledged', 'dropped') AND seq NOT IN (SELECT seq FROM results);
     UPDATE outbox SET seq = NULL WHERE seq NOT IN (SELECT seq FROM results);
+    UPDATE results SET delivery_ended =
+        (SELECT o.state IN ('acknowledged', 'dropped') FROM outbox AS o WHERE o.seq = results.seq);
     DELETE FROM counters WHERE kind IN ('seen', 'seq', 'purged_results');
     INSERT INTO counters SELECT 'seen', camera, '', sum(n) FROM (
         SELECT camera, count(*) AS n FROM strips GROUP BY camera

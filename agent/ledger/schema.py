@@ -42,12 +42,14 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX strips_waiting ON strips (camera, lane, mtime_ns, path) WHERE state = 'waiting' AND attempts = 0;
     CREATE INDEX strips_again ON strips (camera, requeued_after) WHERE state = 'waiting' AND attempts > 0;
+    CREATE INDEX strips_oldest_waiting ON strips (id) WHERE state = 'waiting';
     CREATE INDEX strips_unpublished ON strips (id) WHERE state IN ('waiting', 'judged', 'skipped', 'dropped');
-    CREATE INDEX strips_disposal ON strips (id) WHERE disposal = 'due';
+    CREATE INDEX strips_disposal ON strips (camera, id) WHERE disposal = 'due';
 
     CREATE TABLE results (
         seq             INTEGER PRIMARY KEY,
         strip           INTEGER NOT NULL REFERENCES strips (id) ON DELETE CASCADE,
+        camera          TEXT NOT NULL,              -- the strip's, to find a camera's newest picture
         revision        INTEGER NOT NULL,
         committed_ms    INTEGER NOT NULL,
         captured_ts_ms  INTEGER NOT NULL,
@@ -56,9 +58,11 @@ MIGRATIONS: tuple[str, ...] = (
         score           REAL NOT NULL,
         model_sha256    TEXT NOT NULL,
         heatmap_bytes   INTEGER NOT NULL,           -- 0: none was written, or it has been removed
+        delivery_ended  INTEGER NOT NULL DEFAULT 0, -- 1: its message is acknowledged or dropped (by a trigger)
         UNIQUE (strip, revision)
     );
-    CREATE INDEX results_heatmaps ON results (committed_ms, heatmap_bytes) WHERE heatmap_bytes > 0;
+    CREATE INDEX results_heatmaps ON results (committed_ms) WHERE heatmap_bytes > 0 AND delivery_ended = 1;
+    CREATE INDEX results_newest ON results (camera, captured_ts_ms);
 
     CREATE TABLE outbox (
         id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -72,6 +76,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE UNIQUE INDEX outbox_seq ON outbox (seq) WHERE seq IS NOT NULL;
     CREATE INDEX outbox_pending ON outbox (id) WHERE state = 'pending';
+    CREATE INDEX outbox_events ON outbox (queued_ms) WHERE seq IS NULL;
 
     CREATE TABLE models (
         slot          TEXT NOT NULL,
@@ -126,6 +131,17 @@ MIGRATIONS: tuple[str, ...] = (
     END;
     CREATE TRIGGER result_purged AFTER DELETE ON results BEGIN
         INSERT INTO counters VALUES ('purged_results', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+        UPDATE counters SET n = n - OLD.heatmap_bytes WHERE kind = 'heatmap_bytes';
+    END;
+    CREATE TRIGGER heatmaps_saved AFTER INSERT ON results WHEN NEW.heatmap_bytes > 0 BEGIN
+        INSERT INTO counters VALUES ('heatmap_bytes', '', '', NEW.heatmap_bytes)
+            ON CONFLICT DO UPDATE SET n = n + NEW.heatmap_bytes;
+    END;
+    CREATE TRIGGER heatmaps_removed AFTER UPDATE OF heatmap_bytes ON results BEGIN
+        UPDATE counters SET n = n + NEW.heatmap_bytes - OLD.heatmap_bytes WHERE kind = 'heatmap_bytes';
+    END;
+    CREATE TRIGGER delivery_ended AFTER UPDATE OF state ON outbox WHEN NEW.seq IS NOT NULL BEGIN
+        UPDATE results SET delivery_ended = NEW.state IN ('acknowledged', 'dropped') WHERE seq = NEW.seq;
     END;
     CREATE TRIGGER message_queued AFTER INSERT ON outbox BEGIN
         INSERT INTO counters VALUES ('outbox', '', NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;

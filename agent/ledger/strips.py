@@ -151,9 +151,9 @@ class Strips:
             db.execute("INSERT INTO counters VALUES ('seq', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
             seq = int(db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()[0])
             db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (seq, strip.row, strip.revision, ts_ms, strip.identity.mtime_ns // 1_000_000, result.verdict,
-                 result.reason, result.score, result.model_sha256, result.heatmap_bytes),
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (seq, strip.row, strip.camera, strip.revision, ts_ms, strip.identity.mtime_ns // 1_000_000,
+                 result.verdict, result.reason, result.score, result.model_sha256, result.heatmap_bytes),
             )  # fmt: skip
             db.execute(
                 "UPDATE strips SET state = 'judged', digest = ?, disposal = ? WHERE id = ?",
