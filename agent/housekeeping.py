@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -79,13 +80,18 @@ class Housekeeping:
         return removed
 
     def _remove(self, saved: SavedHeatmap) -> None:
-        """Remove one result's heatmaps; what cannot be removed is left behind, and does not stop the others."""
+        """Remove one result's heatmaps; one that cannot be removed is left behind, and does not stop the others.
+
+        Raises OSError where the disk takes no changes: then all of them are tried again later.
+        """
         stem = heatmap_stem(saved.camera, saved.mtime_ns, saved.path, saved.strip_id, saved.revision)
         heatmap = self._config.heatmap_folder / stem
         for suffix in HEATMAP_SUFFIXES:
             try:
                 heatmap.with_name(f"{heatmap.name}{suffix}").unlink(missing_ok=True)
             except OSError as error:
+                if error.errno in {errno.EROFS, errno.EIO}:
+                    raise
                 log.warning("cannot remove an old heatmap: %s", error)
         with contextlib.suppress(OSError):  # other heatmaps of that day, or somebody's files, are in it
             heatmap.parent.rmdir()

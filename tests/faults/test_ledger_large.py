@@ -77,7 +77,7 @@ def _measure(ledger: Ledger, folder: Path) -> dict[str, float]:
             "heatmaps": {"keep_days": 100000, "min_free_gib": 0, "keep_gib": 100000},
         }
     )
-    housekeeping = Housekeeping(config, ledger, folder_is_away=lambda _: False)
+    housekeeping = Housekeeping(config, ledger)
     return {
         "known": _median_ms(lambda number: ledger.strips.known([files[number]])),
         "begin": _median_ms(lambda number: ledger.strips.begin([files[number]])),

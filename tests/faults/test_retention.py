@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.camera_files import BUILT_MS, DAY_MS, CameraFiles
 from agent.config import Config
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem
-from agent.housekeeping import BUILT_MS, DAY_MS, Housekeeping
+from agent.housekeeping import Housekeeping
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.strips import now_ms
 from agent.records import FileIdentity, SettledFile, Strip
@@ -42,9 +44,11 @@ class Line:
         self.ledger: Ledger = open_ledger(folder / "ledger.db")
         self.wall_ms = now_ms()
         self.away = False
-        self.housekeeping = Housekeeping(
-            self.config, self.ledger, folder_is_away=lambda _: self.away, wall_ms=lambda: self.wall_ms
-        )
+        self.housekeeping = Housekeeping(self.config, self.ledger, wall_ms=lambda: self.wall_ms)
+        self.camera_files = CameraFiles(
+            self.config.cameras[0], self.ledger, keep_days=1, folder_is_away=lambda _: self.away,
+            wall_ms=lambda: self.wall_ms,
+        )  # fmt: skip
 
     def bring(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
         """Bring a strip through; return its heatmap files."""
@@ -116,7 +120,7 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
     _with_limits(line, keep_days=1)
     line.wall_ms = BUILT_MS - 1
     assert line.housekeeping.remove_old_heatmaps() == 0
-    assert line.housekeeping.forget_old_rows() == 0
+    assert line.camera_files.forget_old_rows() == 0
     assert _there(kept)
 
 
@@ -163,6 +167,25 @@ def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Pat
     assert all(path.read_bytes() == b"precious" for path in (other, lookalike, precious, link))
 
 
+def test_heatmaps_on_a_read_only_disk_are_not_taken_for_removed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are removed once the disk takes changes again; one that only itself cannot be removed stops no other."""
+    strips = [line.bring(f"{number}.tif") for number in range(3)]
+    _with_limits(line, keep_days=1)
+    line.wall_ms += 5 * DAY_MS
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, f"read-only file system ({missing_ok})", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.unlink", refuse)
+        with pytest.raises(OSError, match="read-only"):
+            line.housekeeping.remove_old_heatmaps()
+    strips[0][0].unlink()
+    strips[0][0].mkdir()  # somebody's folder with the name of a heatmap
+    assert line.housekeeping.remove_old_heatmaps() == 3
+    assert [path.exists() for paths in strips for path in paths] == [True] + [False] * 8
+
+
 def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> None:
     """A row whose file a scan could find again stays, else the strip would be scored twice; the audit balances."""
     line.bring("gone.tif")
@@ -172,9 +195,9 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
     (line.camera / "pending.tif").unlink()
     line.wall_ms += 2 * DAY_MS
     line.away = True
-    assert line.housekeeping.forget_old_rows() == 0, "a folder that is away says nothing about its files"
+    assert line.camera_files.forget_old_rows() == 0, "a folder that is away says nothing about its files"
     line.away = False
-    assert line.housekeeping.forget_old_rows() == 1
+    assert line.camera_files.forget_old_rows() == 1
     rows = line.ledger.report.list_strips(state=None, camera=None, limit=10)
     assert {row["file"] for row in rows} == {"there.tif", "pending.tif"}
     audit = line.ledger.report.audit()
@@ -199,6 +222,7 @@ def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     (line.camera / "a.tif").unlink()
     line.wall_ms += 3 * DAY_MS
     line.housekeeping.step()
+    line.camera_files.step()
     assert not _there(mine)
     assert line.ledger.report.list_strips(state=None, camera=None, limit=10) == []
     line.ledger.database.close()
