@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint format docs clean
+.PHONY: help setup demo test soak reliability lint format docs clean
 
 help: ## list the verbs
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1	/' | expand -t 14
@@ -30,6 +30,11 @@ test: lint ## style, types and tests, under 10 minutes on 2 cores
 
 soak: $(VENV)/.develop ## the longer runs: power cuts, outages, leaks; ends by itself
 	timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak --timeout=$(SOAK_LIMIT_SECONDS) $(TESTS)
+
+reliability: $(VENV)/.develop ## try every fault, half an hour, and write docs/reliability.md
+	rm -rf build/reliability
+	$(BIN)/python -m pytest --timeout=$(SOAK_LIMIT_SECONDS) tests/faults tests/e2e
+	$(BIN)/python tools/make_reliability.py
 
 lint: $(VENV)/.develop ## style and types
 	$(BIN)/ruff check .

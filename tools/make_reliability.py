@@ -1,0 +1,77 @@
+"""Writes docs/reliability.md from what the fault tests told in their last runs; called by `make reliability`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.faults.reliability import GROUPS, Row, collect
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reliability.md"
+
+HEAD = """# Every fault, tried
+
+This page is written by the fault tests themselves (`make reliability`); nobody types a figure. Each row is a fault,
+what is promised, how the fault is made for real, and what the last run saw.
+
+Two judges speak in every test that runs the service: a subscriber that keeps every message, and `strip-agent audit
+--json`. Both have to agree with the list of the files that the test has written: every strip published once for each
+revision, repeats with the same id and the same bytes, sequence numbers without a gap, the same counts by camera and
+verdict, nothing pending, nothing dropped.
+
+Rows marked *soak* are of the longer runs (`make soak`).
+"""
+
+LIMITS = """## What is not promised
+
+- A write-ahead log that is removed by hand (or whose very last transaction is damaged) after a kill cannot be told from
+  one that was never written: the strips concerned are scored again, and their messages may carry ids that were used
+  before. Damage further in front is noticed, and a new stream begins.
+- Bits that flip inside a row of the ledger without breaking a page are not noticed; SQLite keeps no checksums of pages.
+- Heatmaps of a ledger that could not be read at all are not removed by retention, which only touches files that the
+  ledger knows. Remove the folders of old dates by hand after the alarm `ledger_was_damaged`.
+- A disk that says "flushed" and has not is beyond any program.
+"""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(rows: list[Row]) -> str:
+    lines = ["| fault | promised | how it is made | seen |", "|---|---|---|---|"]
+    for row in rows:
+        when = f"{row.day}, soak" if row.run == "soak" else row.day
+        lines.append(
+            f"| {_cell(row.fault)} | {_cell(row.promise)} | {_cell(row.how)} | {_cell(row.figures)} *({when})* |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write the page; 1 when no test has told anything."""
+    rows = collect()
+    if not rows:
+        print("no fault test has run yet; run: make reliability")
+        return 1
+    machine = (
+        f"Last written on Linux {platform.release().split('-')[0]} ({platform.machine()}), {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.\n"
+    )
+    parts = [HEAD, machine]
+    parts += [
+        f"## {group}\n\n{_table(found)}\n" for group in GROUPS if (found := [row for row in rows if row.group == group])
+    ]
+    PAGE.write_text("\n".join([*parts, LIMITS]), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)}: {len(rows)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
