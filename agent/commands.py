@@ -5,6 +5,7 @@ Every answer is made of plain JSON values. A request that cannot be met raises C
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from agent.model_journey import ModelJourney
 
 MAX_LISTED = 100_000
+RETRY_BATCH = 200  # strips in one transaction
+STRIP_DIGITS = 16
+MODEL_DIGITS = 8  # fewer might mean a model that nobody thought of
 
 
 class CommandError(Exception):
@@ -121,34 +125,54 @@ def _strips_list(
     if state not in (None, "pending", "acknowledged", *STATES):
         raise CommandError(f"there is no state {state!r}; known are pending, acknowledged, {', '.join(STATES)}")
     limit = max(1, min(int(limit), MAX_LISTED))
-    return {"strips": desk.ledger.report.list_strips(state=state, camera=camera, model=model, limit=limit)}
+    model = None if model is None else _digits(model, "a model", MODEL_DIGITS, 64)
+    found = desk.ledger.report.list_strips(state=state, camera=camera, model=model, limit=limit + 1)
+    return {"strips": found[:limit], "cut": len(found) > limit}
 
 
 def _strips_show(desk: Desk, *, strip_id: str) -> dict[str, Any]:
-    shown = desk.ledger.report.show_strip(strip_id)
+    shown = desk.ledger.report.show_strip(_digits(strip_id, "a strip", 1, STRIP_DIGITS))
     if shown is None:
         raise CommandError(f"no strip, or more than one, has an id that begins with {strip_id!r}")
     return {"strip": shown}
 
 
 def _strips_retry(desk: Desk, *, strip_ids: list[str], model: str | None = None) -> dict[str, Any]:
-    ids = list(strip_ids)
-    if model is not None:
-        found = desk.ledger.report.list_strips(state=None, camera=None, model=model, limit=MAX_LISTED)
-        ids += [strip["strip_id"] for strip in found]
-    retried, refused = [], {}
-    for strip_id in dict.fromkeys(ids):
-        shown = desk.ledger.report.show_strip(strip_id)
-        if shown is None:
-            refused[strip_id] = "no such strip"
-        elif shown["disposal"] in ("due", "done"):
-            refused[strip_id] = "its file has been moved or removed as configured (when_done)"
-        elif not desk.ledger.strips.retry(shown["row"]):
-            refused[strip_id] = "is waiting to be judged already"
-        else:
-            retried.append(shown["strip_id"])
+    model = None if model is None else _digits(model, "a model", MODEL_DIGITS, 64)
+    named, refused = _find_strips(desk, strip_ids)
+    retried = _retry(desk, named, refused)
+    row = 0
+    while model is not None and (batch := dict(desk.ledger.report.judged_by(model, row, RETRY_BATCH))):
+        row = max(batch)
+        retried += _retry(desk, batch, refused)
     desk.ring()
     return {"retried": retried, "refused": refused}
+
+
+def _find_strips(desk: Desk, strip_ids: list[str]) -> tuple[dict[int, str], dict[str, str]]:
+    """Return the strips that are meant, row -> id, and what means none, with the reason."""
+    named: dict[int, str] = {}
+    refused: dict[str, str] = {}
+    for strip_id in strip_ids:
+        found = desk.ledger.report.find_strips(_digits(strip_id, "a strip", 1, STRIP_DIGITS))
+        if len(found) == 1:
+            named.update(found)
+        else:
+            refused[strip_id] = "more than one strip's id begins so" if found else "no such strip"
+    return named, refused
+
+
+def _retry(desk: Desk, strips: dict[int, str], refused: dict[str, str]) -> list[str]:
+    """Give strips (row -> id) back to the queue; add to `refused`, return the ids of the others."""
+    refused_rows = desk.ledger.strips.retry(list(strips))
+    refused.update({strips[row]: why for row, why in refused_rows.items()})
+    return [strip_id for row, strip_id in strips.items() if row not in refused_rows]
+
+
+def _digits(text: str, what: str, least: int, most: int) -> str:
+    if not isinstance(text, str) or not re.fullmatch(f"[0-9a-fA-F]{{{least},{most}}}", text):
+        raise CommandError(f"{str(text)[:80]!r} does not name {what}: {least} to {most} hexadecimal digits do")
+    return text.lower()
 
 
 def _models_list(desk: Desk) -> dict[str, Any]:

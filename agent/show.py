@@ -88,6 +88,8 @@ def strips(facts: dict[str, Any]) -> str:
         score = "" if item["score"] is None or item["score"] < 0 else f"score {item['score']:.4f}"
         name = f"{item['camera']}/{item['file']}"
         lines.append(f"{item['strip_id']}  {item['state']:<10} {item['reason'] or score:<22} {name}")
+    if facts["cut"]:
+        lines.append(f"only the newest {len(lines)}; --limit shows more")
     return "\n".join(lines) or "no strips"
 
 

@@ -174,8 +174,8 @@ def test_retry_is_a_new_revision_with_a_new_message(ledger: Ledger) -> None:
     strip = begin(ledger, file())
     ledger.strips.commit(strip, result("invalid", reason="incomplete", score=-1.0), payload, PLENTY)
     acknowledge_all(ledger)
-    assert ledger.strips.retry(strip.row)
-    assert not ledger.strips.retry(strip.row)
+    assert ledger.strips.retry([strip.row]) == {}
+    assert ledger.strips.retry([strip.row]) == {strip.row: "is waiting to be judged already"}
     again = ledger.strips.next_waiting("top", LIVE, ())
     assert again is not None
     assert again.revision == 2
@@ -190,7 +190,7 @@ def test_a_late_acknowledgement_of_an_old_revision_changes_nothing(ledger: Ledge
     """Only the newest result decides what a strip is."""
     strip = begin(ledger, file())
     ledger.strips.commit(strip, result("anomalous"), payload, PLENTY)
-    ledger.strips.retry(strip.row)
+    ledger.strips.retry([strip.row])
     acknowledge_all(ledger)
     assert states(ledger) == {"a.tif": "waiting"}
     assert ledger.report.audit().balanced
@@ -337,7 +337,7 @@ def test_no_sequence_of_events_unbalances_the_ledger(
             elif step == "p" and strip:
                 opened.strips.put_back(strip.row, 1)
             elif step == "r":
-                opened.strips.retry(number)
+                opened.strips.retry([number])
             elif step == "d":
                 opened.purge.forget([strip.row for strip in opened.purge.old_strips("top", 2**62, 0, number)])
             elif step == "x":

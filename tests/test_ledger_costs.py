@@ -102,7 +102,7 @@ def test_the_newest_picture_is_shown_whatever_was_judged_last(ledger: Ledger) ->
         "top": 5000,
         "idle": 1000,
     }
-    ledger.strips.retry(newest)
+    ledger.strips.retry([newest])
     assert ledger.outbox.newest_payloads(["top"])["top"] == (5000, b'{"seq": 1}')
     judge(ledger, 5000)  # begun already: the next that waits is the second revision
     assert ledger.outbox.newest_payloads(["top"])["top"] == (5000, b'{"seq": 4}')

@@ -123,7 +123,7 @@ class Report:
     def list_strips(
         self, *, state: str | None, camera: str | None, model: str | None = None, limit: int
     ) -> list[dict[str, Any]]:
-        """Return the newest strips first; `state` may also be pending or acknowledged."""
+        """Return the newest strips first; `state` may also be pending or acknowledged, `model` a digest's beginning."""
         states = {None: STATES, "pending": PENDING, "acknowledged": ACKNOWLEDGED}.get(state, (str(state),))
         marks = ",".join("?" * len(states))
         where = f"s.state IN ({marks})"
@@ -131,8 +131,8 @@ class Report:
         if camera is not None:
             where, values = f"{where} AND s.camera = ?", [*values, camera]
         if model is not None:
-            where, values = f"{where} AND r.model_sha256 LIKE ? || '%'", [*values, model]
-        with self._database.reading() as db:
+            where, values = f"{where} AND r.model_sha256 >= ? AND r.model_sha256 < ?", [*values, *_beginning(model)]
+        with self._database.snapshot() as db:
             rows = db.execute(
                 "SELECT s.strip_id, s.camera, s.path, s.state, s.revision, s.attempts, s.seen_ms, s.mtime_ns, r.seq, "  # noqa: S608 - constants
                 "r.verdict, r.reason, r.score, r.model_sha256 FROM strips AS s LEFT JOIN results AS r "
@@ -141,13 +141,28 @@ class Report:
             )
             return [_listed(row) for row in rows]
 
+    def find_strips(self, beginning: str) -> list[tuple[int, str]]:
+        """Return (row, strip_id) of the strips whose id begins so: none, one, or the first two of several."""
+        with self._database.reading() as db:
+            query = "SELECT id, strip_id FROM strips WHERE strip_id >= ? AND strip_id < ? LIMIT 2"
+            return db.execute(query, _beginning(beginning)).fetchall()
+
+    def judged_by(self, model: str, after_row: int, limit: int) -> list[tuple[int, str]]:
+        """Return (row, strip_id) of strips whose newest result is of the model whose digest begins so, by row."""
+        with self._database.snapshot() as db:
+            query = (
+                "SELECT s.id, s.strip_id FROM strips AS s JOIN results AS r "
+                "ON r.strip = s.id AND r.revision = s.revision WHERE s.id > ? AND r.model_sha256 >= ? AND r.model_sha256 < ? ORDER BY s.id LIMIT ?"
+            )
+            return db.execute(query, (after_row, *_beginning(model), limit)).fetchall()
+
     def show_strip(self, strip_id: str) -> dict[str, Any] | None:
         """Return everything known of one strip (or of the only one whose id begins so), with all its results."""
-        with self._database.reading() as db:
+        with self._database.snapshot() as db:
             found = db.execute(
                 "SELECT id, strip_id, camera, path, size_bytes, mtime_ns, digest, state, attempts, revision, seen_ms, "
-                "disposal FROM strips WHERE strip_id LIKE ? || '%' LIMIT 2",
-                (strip_id,),
+                "disposal FROM strips WHERE strip_id >= ? AND strip_id < ? LIMIT 2",
+                _beginning(strip_id),
             ).fetchall()
             if len(found) != 1:
                 return None
@@ -167,6 +182,11 @@ class Report:
                 for state, ended, note, payload in results
             ]
             return shown
+
+
+def _beginning(digits: str) -> tuple[str, str]:
+    """Return the range of all hexadecimal names that begin so: from the first, up to but without the second."""
+    return digits, f"{digits}g"
 
 
 def _listed(row: tuple[Any, ...]) -> dict[str, Any]:

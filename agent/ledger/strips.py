@@ -166,16 +166,20 @@ class Strips:
             drop_oldest(db, max_messages, ts_ms)
         return seq
 
-    def retry(self, row: int) -> bool:
-        """Give a strip that has a result, or was skipped or dropped, back to the queue as a new revision."""
+    def retry(self, rows: Sequence[int]) -> dict[int, str]:
+        """Give strips that have a result, or were skipped or dropped, back to the queue as new revisions.
+
+        One transaction. Return those that were refused, with the reason.
+        """
         with self._database.transaction() as db:
-            changed = db.execute(
+            refused = {row: why for row in rows if (why := _why_not_again(db, row))}
+            db.executemany(
                 "UPDATE strips SET state = 'waiting', attempts = 0, half_written = 0, lane = ?, disposal = '', "
                 "revision = revision + (SELECT count(*) > 0 FROM results WHERE strip = strips.id "
-                "AND results.revision = strips.revision) WHERE id = ? AND state <> 'waiting'",
-                (LIVE, row),
+                "AND results.revision = strips.revision) WHERE id = ?",
+                [(LIVE, row) for row in dict.fromkeys(rows) if row not in refused],
             )
-            return changed.rowcount > 0
+            return refused
 
     # -- disposal ------------------------------------------------------------------------------------------------------
 
@@ -237,6 +241,15 @@ def _follow_half_written(db: sqlite3.Connection, file: SettledFile) -> bool:
         (size_bytes, mtime_ns, file.identity.ctime_ns, camera, path),
     )
     return changed.rowcount > 0
+
+
+def _why_not_again(db: sqlite3.Connection, row: int) -> str:
+    found = db.execute("SELECT state, disposal FROM strips WHERE id = ?", (row,)).fetchone()
+    if found is None:
+        return "no such strip"
+    if found[1] in ("due", "done"):  # from `due` on the file may be on its way
+        return "its file has been moved or removed as configured (when_done)"
+    return "is waiting to be judged already" if found[0] == "waiting" else ""
 
 
 def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> None:
