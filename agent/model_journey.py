@@ -14,12 +14,11 @@ is in `model_memory.py`. A fault of the box decides nothing: the file waits and 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from agent.errors import Blame, Reason, Reject, Retry
+from agent.errors import Blame, Reject, Retry
 from agent.inbox import Inbox, stated_version
 from agent.model_keeper import BOX_PAUSE_SECONDS, Keeper
 from agent.model_memory import Candidate, Memory
@@ -31,8 +30,8 @@ from agent.model_rules import (
     check_size,
     check_speed,
 )
+from agent.model_wishes import Wish, Wishes
 from agent.postponed import Postponed
-from agent.probation import Failing
 from agent.records import show_name
 from agent.wire import Setup
 
@@ -54,15 +53,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST_GRACE_SECONDS = 10.0  # how long a model, or a manifest, may be without the other
 TRIAL_POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A model that an operator asked for: what was said against it does not count, but it goes through the trial."""
-
-    sha256: str
-    file: InboxFile | None = None  # where it is, when it is not in the store
-    leaving: Failing | None = None  # the active one is withdrawn for this reason
+KEEP_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +97,8 @@ class ModelJourney:
         self._start_worker = start_worker
         self._clock = clock
         self._trial: _Trial | None = None
-        self._pause_until = 0.0
-        self._wishes: list[Wish] = []
-        self._lock = threading.Lock()  # of the wishes
+        self._pause_until = self._keep_at = 0.0
+        self._wishes = Wishes(self.memory, self.inbox)
 
     @property
     def state(self) -> SlotState:
@@ -126,7 +116,7 @@ class ModelJourney:
         self.slot.changed.clear()
         try:
             self.memory.catch_up()
-            self.keeper.step(trial_goes_on=self._trial is not None)
+            self._keep()
             if self._trial is not None:
                 self._follow_trial(self._trial)
             else:
@@ -138,47 +128,43 @@ class ModelJourney:
         settle_seconds = self._config.models.settle_seconds
         self.slot.changed.wait(TRIAL_POLL_SECONDS if at_work else min(timeout_seconds, max(settle_seconds, 0.01)))
 
+    def _keep(self) -> None:
+        """Let the keeper do its part; what it cannot do must not bar the way of a push that may heal it."""
+        if self._clock() < self._keep_at:
+            return
+        try:
+            self.keeper.step(trial_goes_on=self._trial is not None)
+        except Retry as error:
+            log.error("slot %s: %s", self.slot.name, error)  # noqa: TRY400 - the stack tells nothing
+            self._keep_at = self._clock() + KEEP_AGAIN_SECONDS
+
     def close(self) -> None:
         """End the workers that are being tried or loaded."""
-        self.keeper.save_counts()
+        try:
+            self.keeper.save_counts()
+        except Retry as error:
+            log.error("slot %s: %s", self.slot.name, error)  # noqa: TRY400 - the stack tells nothing
         self.keeper.stop_loading()
         if self._trial is not None and self._trial.worker is not None:
             self._trial.worker.close(0.0)
         self._store.drop_candidate(self.slot.name)
 
-    # -- what an operator asks for -------------------------------------------------------------------------------------
-
     def activate(self, beginning: str) -> str:
-        """Ask for a model of the store or the inbox, by the beginning of its sha256; return all of it.
-
-        It goes through the trial and, from the inbox, through the signature; whatever else was said against it does
-        not count. Raises LookupError where there is no such model, or more than one.
-        """
-        wishes = {sha256: Wish(sha256) for sha256 in self.state.accepted if sha256.startswith(beginning)}
-        if not wishes:
-            wishes = {sha256: Wish(sha256, file) for file, sha256 in self.inbox.find(beginning)}
-        if len(wishes) != 1:
-            what = "more than one model has" if wishes else "no model in the store or the inbox has"
-            raise LookupError(f"{what} a digest that begins with {beginning!r}")
-        return self._wish(wishes.popitem()[1])
+        """Ask for a model by the beginning of its sha256; see `Wishes.activate`."""
+        sha256 = self._wishes.activate(beginning)
+        self.slot.changed.set()
+        return sha256
 
     def roll_back(self) -> str:
-        """Ask for the previous model and withdraw the active one. Raises LookupError where there is none."""
-        if not self.state.previous:
-            raise LookupError(f"slot {self.slot.name} has no previous model to go back to")
-        return self._wish(Wish(self.state.previous, leaving=Failing(Reason.OPERATOR, "rolled back by an operator")))
-
-    def _wish(self, wish: Wish) -> str:
-        with self._lock:
-            self._wishes.append(wish)
+        """Ask for the previous model and withdraw the active one; see `Wishes.roll_back`."""
+        sha256 = self._wishes.roll_back()
         self.slot.changed.set()
-        return wish.sha256
+        return sha256
 
     # -- 1: which file -------------------------------------------------------------------------------------------------
 
     def _choose(self) -> None:
-        with self._lock:
-            wish = self._wishes.pop(0) if self._wishes else None
+        wish = self._wishes.take()
         if wish is not None:
             self._take_wish(wish)
             return
@@ -245,7 +231,7 @@ class ModelJourney:
         check_papers(
             candidate.manifest,
             sha256=candidate.sha256,
-            size=self._copy_path.stat().st_size,
+            size=candidate.size_bytes,
             slot=self.slot.name,
             highest_version=highest_version,
             rollback_is_signed=signed is not None and signed.key_id in self._trusted_keys,

@@ -46,6 +46,11 @@ class Candidate:
     file: InboxFile | None = None  # None: it is in the store already
     manifest: Manifest | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of its file in the inbox; 0 when it does not come from there."""
+        return self.file.identity.size_bytes if self.file is not None and self.file.identity is not None else 0
+
 
 class Memory:
     """The memory of one slot. `state` is replaced as a whole: any thread may read it."""

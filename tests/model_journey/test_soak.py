@@ -1,0 +1,130 @@
+"""The long tour: a hundred models in turn, and every bad push, on a line at half of the box's capacity."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from agent.errors import Reason
+from tests.bad_models import BAD_BYTES
+from tests.box import drop_file
+from tests.broker import wait_for
+from tests.model_journey.line import Line, Plant, check_results, model_state
+from tests.models import difference_model
+from tests.pushing import put
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.broker import Broker, Subscriber
+
+pytestmark = pytest.mark.soak
+MODELS = 100
+GAP_SECONDS = 3.0  # the machine that runs this has other things to do
+
+
+def measure_capacity(box: Plant, strips: list[Path], number: int = 60) -> tuple[float, list[str]]:
+    """Give the seconds that the box needs for one strip, and the names of those it was measured with."""
+    names = [f"capacity{n:03}.tif" for n in range(number)]
+    began = time.monotonic()
+    for n, name in enumerate(names):
+        drop_file(strips[n % len(strips)], box.camera(("top", "side")[n % 2]) / name)
+    box.wait_until_published(number)
+    return (time.monotonic() - began) / number, names
+
+
+def gaps_seconds(box: Plant, since_ms: int) -> list[float]:
+    """Give the times between one commit and the next."""
+    listed = box.ask("strips_list", limit=100_000)["strips"]
+    shown = [box.ask("strips_show", strip_id=strip["strip_id"])["strip"]["results"][-1]["ts_ms"] for strip in listed]
+    times = sorted(ts_ms for ts_ms in shown if ts_ms >= since_ms)
+    return [(after - before) / 1000 for before, after in zip(times, times[1:], strict=False)]
+
+
+def pss_mib(box: Plant) -> float:
+    """Sum the proportional memory of the supervisor and all that it has started."""
+    assert box.process is not None
+    wait_for(lambda: len(box.workers()) == 1 and "incoming" not in box.log[-1:], "one worker is left", 30)
+    supervisor = psutil.Process(box.process.pid)
+    processes = [supervisor, *supervisor.children(recursive=True)]
+    return float(sum(process.memory_full_info().pss for process in processes)) / 2**20
+
+
+def test_a_hundred_models_in_turn_lose_nothing_and_leave_nothing(
+    tmp_path: Path, broker: Broker, subscriber: Subscriber, strips: list[Path]
+) -> None:
+    """Every strip is scored once, by a model that was active; memory, processes and store stay as they were."""
+    with Plant(tmp_path / "box", broker.port, cameras=("top", "side"), models={"keep": 3}) as box:
+        box.start()
+        box.wait_until_active(put_good(box, 1))
+        seconds, names = measure_capacity(box, strips)
+        used = {}
+        since_ms = time.time_ns() // 1_000_000
+        with Line(box, strips, 2 * seconds) as line:
+            for number in range(2, MODELS + 1):
+                box.wait_until_active(put_good(box, number))
+                (box.inbox / f"{number - 1}.onnx").unlink()
+                if number in (5, MODELS):
+                    used[number] = pss_mib(box)
+        check_results(box, subscriber, names + line.names)
+        gaps = gaps_seconds(box, since_ms)
+        kept = list((box.state / "store").glob("*.onnx"))
+        figures = {
+            "strips": len(line.names), "interval_ms": round(2000 * seconds, 1), "longest_gap_ms": round(1000 * max(gaps)),
+            "gaps_above_twice_the_interval": sum(gap > 4 * seconds for gap in gaps),
+            "pss_mib_after_5": round(used[5], 1), "pss_mib_after_100": round(used[MODELS], 1), "kept": len(kept),
+        }  # fmt: skip
+        print(json.dumps(figures))
+        assert len(kept) == 3
+        assert len(box.workers()) == 1
+        assert used[MODELS] <= 1.05 * used[5], figures
+        assert max(gaps) < GAP_SECONDS, figures
+        assert box.stop() == 0
+        assert not box.workers()
+
+
+def put_good(box: Plant, number: int) -> str:
+    """Push a good model of this version."""
+    digests: list[str] = []
+    put(box.inbox / f"{number}.onnx", lambda path: digests.append(difference_model(path, version=number, salt=number)))
+    return digests[0]
+
+
+def test_bad_pushes_delay_no_strip_noticeably(
+    tmp_path: Path, broker: Broker, subscriber: Subscriber, strips: list[Path]
+) -> None:
+    """The longest time between two results while each bad model is tried; strips come at half of the capacity."""
+    models = {"trial": {"seconds": 8.0, "memory_mib": 512}}
+    with Plant(tmp_path / "box", broker.port, cameras=("top", "side"), models=models) as box:
+        box.start()
+        good = put_good(box, 1)
+        box.wait_until_active(good)
+        seconds, names = measure_capacity(box, strips)
+        longest: dict[str, float] = {}
+        usual: list[float] = []
+        with Line(box, strips, 2 * seconds) as line:
+            for number, (kind, (reason, write)) in enumerate(BAD_BYTES.items()):
+                if reason is Reason.MODEL_TOO_LARGE:
+                    continue
+                since_ms = time.time_ns() // 1_000_000
+                name = f"bad{number}.onnx"
+                put(box.inbox / name, write)
+                wait_for(lambda name=name: model_state(subscriber).get("last_refused_file") == name, f"{kind}", 60)  # type: ignore[misc]
+                assert box.active() == good
+                gaps = gaps_seconds(box, since_ms)
+                longest[kind] = max(gaps, default=0.0)
+                usual += gaps
+        figures = {
+            "interval_ms": round(2000 * seconds, 1), "median_gap_ms": round(1000 * statistics.median(usual), 1),
+            "gaps": len(usual), "gaps_above_twice_the_interval": sum(gap > 4 * seconds for gap in usual),
+            "longest_ms": {kind: round(1000 * gap) for kind, gap in longest.items()},
+        }  # fmt: skip
+        print(json.dumps(figures))
+        assert max(longest.values()) < GAP_SECONDS, figures
+        found = check_results(box, subscriber, names + line.names)
+        assert {result["model_sha256"] for result in found} == {good}
