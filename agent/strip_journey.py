@@ -166,7 +166,8 @@ class StripJourney:
                 if strip is not None:
                     self._turns = self._turns[position + 1 :] + self._turns[: position + 1]
                     return strip
-        return None if fresh_only else self._ledger.strips.next_again(self._turns, busy)
+        reachable = [camera for camera in self._turns if not self._folder_is_away(camera)]
+        return None if fresh_only else self._ledger.strips.next_again(reachable, busy)
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 

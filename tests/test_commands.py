@@ -108,7 +108,7 @@ def test_a_strip_whose_file_is_about_to_go_is_not_judged_again(desk: Desk) -> No
     assert "when_done" in desk.ledger.strips.retry([row])[row]
     desk.ledger.strips.disposed(row, "done")
     assert "when_done" in ask(desk, "strips_retry", strip_ids=[strip_id])["refused"][strip_id]
-    desk.ledger.strips.disposed(row, "failed")  # it was another file, and stays
+    desk.ledger.strips.disposed(row, "replaced")  # it was another file, and stays
     assert ask(desk, "strips_retry", strip_ids=[strip_id])["retried"] == [strip_id]
 
 

@@ -169,6 +169,22 @@ def test_a_strip_that_cost_a_worker_goes_to_the_end_of_the_queue(ledger: Ledger)
     assert (again.path, again.attempts) == ("lost.tif", 1)
 
 
+def test_a_strip_that_cost_a_worker_waits_for_nobody_who_cannot_be_served(ledger: Ledger) -> None:
+    """Neither a camera whose folder is away nor a half written file keeps it from its second attempt."""
+    lost = begin(ledger, file("lost.tif"))
+    ledger.strips.begin([file("away.tif", camera="away"), file("half.tif", mtime=2)])
+    ledger.strips.put_back(lost.row, 1)
+    half = ledger.strips.next_waiting("top", LIVE, ())
+    assert half is not None
+    assert ledger.strips.next_again(["top"], ()) is None
+    assert ledger.strips.next_again(["top", "away"], {half.row}) is None
+    assert ledger.strips.next_again([], {half.row}) is None
+    assert ledger.strips.next_again(["top"], {half.row, lost.row}) is None
+    again = ledger.strips.next_again(["top"], {half.row})
+    assert again is not None
+    assert again.row == lost.row
+
+
 def test_retry_is_a_new_revision_with_a_new_message(ledger: Ledger) -> None:
     """The old result stays; the strip is pending again until the new one is acknowledged."""
     strip = begin(ledger, file())

@@ -152,7 +152,8 @@ class Report:
         with self._database.snapshot() as db:
             query = (
                 "SELECT s.id, s.strip_id FROM strips AS s JOIN results AS r "
-                "ON r.strip = s.id AND r.revision = s.revision WHERE s.id > ? AND r.model_sha256 >= ? AND r.model_sha256 < ? ORDER BY s.id LIMIT ?"
+                "ON r.strip = s.id AND r.revision = s.revision "
+                "WHERE s.id > ? AND r.model_sha256 >= ? AND r.model_sha256 < ? ORDER BY s.id LIMIT ?"
             )
             return db.execute(query, (after_row, *_beginning(model), limit)).fetchall()
 

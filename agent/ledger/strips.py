@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -108,17 +109,24 @@ class Strips:
             return next((_strip(row) for row in rows if row[0] not in excluding), None)
 
     def next_again(self, cameras: Sequence[str], excluding: Collection[int]) -> Strip | None:
-        """Return a strip that a worker was lost on, once everything that waited at that time has been served."""
+        """Return a strip that a worker was lost on, once everything that waited at that time has been served.
+
+        `cameras` are those whose folders can be read. Others, and the rows in `excluding`, keep nobody waiting.
+        """
+        values = {"cameras": json.dumps(list(cameras)), "excluding": json.dumps(list(excluding))}
         with self._database.reading() as db:
-            marks = ",".join("?" * len(cameras))
-            rows = db.execute(
-                f"SELECT {_STRIP} FROM strips AS again WHERE state = 'waiting' AND attempts > 0 "  # noqa: S608 - constants
-                f"AND camera IN ({marks}) AND NOT EXISTS (SELECT 1 FROM strips AS fresh WHERE fresh.state = 'waiting' "
-                f"AND fresh.attempts = 0 AND fresh.camera IN ({marks}) AND fresh.id <= again.requeued_after) "
-                "ORDER BY requeued_after, id LIMIT ?",
-                (*cameras, *cameras, len(excluding) + 1),
-            )
-            return next((_strip(row) for row in rows if row[0] not in excluding), None)
+            row = db.execute(
+                f"SELECT {_STRIP} FROM strips AS again WHERE state = 'waiting' AND attempts > 0 "  # noqa: S608 - a constant
+                "AND camera IN (SELECT value FROM json_each(:cameras)) "
+                "AND id NOT IN (SELECT value FROM json_each(:excluding)) "
+                "AND NOT EXISTS (SELECT 1 FROM strips AS fresh INDEXED BY strips_oldest_waiting "
+                "WHERE fresh.state = 'waiting' AND fresh.attempts = 0 AND fresh.id <= again.requeued_after "
+                "AND fresh.camera IN (SELECT value FROM json_each(:cameras)) "
+                "AND fresh.id NOT IN (SELECT value FROM json_each(:excluding))) "
+                "ORDER BY requeued_after, id LIMIT 1",
+                values,
+            ).fetchone()
+            return None if row is None else _strip(row)
 
     def put_back(self, row: int, attempts: int) -> None:
         """Put the strip at the end of the queue, with this number of attempts behind it (at least 1)."""
