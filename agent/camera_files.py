@@ -60,6 +60,8 @@ class CameraFiles:
         if self._camera.when_done != "keep" and self._clock() >= self._dispose_at:
             self._dispose()
         if self._clock() >= self._rows_at:
+            if self._camera.when_done == "keep":  # it may have been another word before
+                self._ledger.strips.keep_files(self._camera.name)
             self.forget_old_rows()
 
     def _dispose(self) -> None:

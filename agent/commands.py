@@ -64,11 +64,20 @@ def _status(desk: Desk) -> dict[str, Any]:
         "agent": desk.config.agent.name,
         "running": desk.live is not None,
         "cameras": {balance["camera"]: balance for balance in balances},
+        "abandoned": {
+            balance["camera"]: balance["waiting"]
+            for balance in balances
+            if balance["waiting"] and balance["camera"] not in _cameras(desk)
+        },
         "strips": _sums(balances),
         "outbox": asdict(report.depths()),
         "models": _models_of_slots(desk),
         **(desk.live() if desk.live is not None else {}),
     }
+
+
+def _cameras(desk: Desk) -> set[str]:
+    return {camera.name for camera in desk.config.cameras}
 
 
 def _sums(balances: list[dict[str, Any]]) -> dict[str, int]:
@@ -101,6 +110,9 @@ def _audit(desk: Desk, *, since_ms: int = 0) -> dict[str, Any]:
     audit = desk.ledger.report.audit(since_ms=since_ms)
     balances = [asdict(balance) for balance in audit.cameras]
     sums = _sums(balances)
+    for item in audit.unpublished:
+        if item["state"] == "waiting" and item["camera"] not in _cameras(desk):
+            item["why"] = "waits for ever: its camera is not configured any more"
     return {
         "balanced": audit.balanced,
         "problems": audit.problems,

@@ -114,6 +114,7 @@ class Housekeeping:
         before = int(now - self._config.ledger.keep_days * DAY_MS)
         configured = {camera.name for camera in self._config.cameras}
         for camera in {balance.camera for balance in self._ledger.report.balances()} - configured:
+            self._ledger.strips.keep_files(camera)
             while batch := self._ledger.purge.old_strips(camera, before, 0, BATCH):
                 self._ledger.purge.forget([strip.row for strip in batch])
         self._ledger.purge.forget_events(before)

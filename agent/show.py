@@ -57,6 +57,8 @@ def status(facts: dict[str, Any]) -> str:
     for camera, watching in facts.get("watching", {}).items():
         detail = f": {watching['detail'] or watching['error']}" if watching["detail"] or watching["error"] else ""
         lines.append(f"camera    {camera}: {watching['state']}{detail}")
+    for camera, waiting in facts["abandoned"].items():
+        lines.append(f"camera    {camera}: not configured any more; {waiting} of its strips wait for ever")
     return "\n".join(lines)
 
 

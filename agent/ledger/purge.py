@@ -1,4 +1,4 @@
-"""What is forgotten, and when: heatmaps first, then rows. Nothing that the broker has not acknowledged."""
+"""What is forgotten, and when: heatmaps first, then rows. No strip that the broker has not acknowledged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-_DONE = "s.state IN ('ok', 'anomalous', 'invalid', 'skipped', 'dropped')"
+_FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due')
+    AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
+                    WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,11 @@ class Purge:
             db.executemany("UPDATE results SET heatmap_bytes = 0 WHERE seq = ?", [(seq,) for seq in seqs])
 
     def old_strips(self, camera: str, seen_before_ms: int, after_row: int, limit: int) -> list[Strip]:
-        """Return a camera's finished strips begun before then; whether their files still exist is for the caller."""
-        with self._database.reading() as db:
+        """Return a camera's acknowledged strips begun before then; whether their files exist is for the caller."""
+        with self._database.snapshot() as db:
             rows = db.execute(
                 "SELECT id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms "  # noqa: S608 - a constant
-                "FROM strips AS s WHERE camera = ? AND id > ? AND seen_ms < ? "
-                f"AND {_DONE} AND disposal NOT IN ('after_ack', 'due') "
-                "AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq "
-                "WHERE r.strip = s.id AND o.state IN ('pending', 'parked')) ORDER BY id LIMIT ?",
+                f"FROM strips AS s WHERE camera = ? AND id > ? AND seen_ms < ? AND {_FORGETTABLE} ORDER BY id LIMIT ?",
                 (camera, after_row, seen_before_ms, limit),
             )
             return [
@@ -74,16 +73,21 @@ class Purge:
             ]
 
     def forget(self, rows: Sequence[int]) -> None:
-        """Forget finished strips, their results and messages; daily totals stay, so that the audit still balances."""
+        """Forget acknowledged strips, their results and messages; daily totals stay, so that the audit still balances.
+
+        What has become something else meanwhile, by a retry, stays.
+        """
         with self._database.transaction() as db:
             for row in rows:
+                if db.execute(f"SELECT 1 FROM strips AS s WHERE id = ? AND {_FORGETTABLE}", (row,)).fetchone() is None:  # noqa: S608 - a constant
+                    continue
                 db.execute("DELETE FROM outbox WHERE seq IN (SELECT seq FROM results WHERE strip = ?)", (row,))
                 db.execute("DELETE FROM results WHERE strip = ?", (row,))
                 db.execute("DELETE FROM strips WHERE id = ?", (row,))
 
     def forget_events(self, queued_before_ms: int) -> None:
-        """Forget acknowledged messages that are no strip results."""
+        """Forget messages that are no strip results and wait for nobody: acknowledged, parked or dropped."""
         with self._database.transaction() as db:
             db.execute(
-                "DELETE FROM outbox WHERE seq IS NULL AND state = 'acknowledged' AND queued_ms < ?", (queued_before_ms,)
+                "DELETE FROM outbox WHERE seq IS NULL AND state <> 'pending' AND queued_ms < ?", (queued_before_ms,)
             )

@@ -116,8 +116,7 @@ class Report:
                 problems += _counter_disagreements(db, rows)
             unpublished = _unpublished(db, since_ms)
             total = sum(b.waiting + b.judged + b.skipped + b.dropped for b in balances)
-            purged = db.execute("SELECT coalesce(sum(n), 0) FROM purged WHERE state IN ('skipped')").fetchone()[0]
-            not_named = max(0, total - len(unpublished) - (0 if since_ms else purged))
+            not_named = max(0, total - len(unpublished))
             return Audit(self._database.stream, _last_seq(db), balances, unpublished, not_named, problems)
 
     def list_strips(

@@ -201,6 +201,11 @@ class Strips:
             )
             return [(_strip(row), digest) for digest, *row in rows]
 
+    def keep_files(self, camera: str) -> None:
+        """Leave the camera's files where they are, also those that were to be moved or removed before."""
+        with self._database.transaction() as db:
+            db.execute("UPDATE strips SET disposal = '' WHERE disposal = 'due' AND camera = ?", (camera,))
+
     def disposed(self, row: int, outcome: str) -> None:
         """Record how the disposal ended: done | gone | replaced."""
         with self._database.transaction() as db:
