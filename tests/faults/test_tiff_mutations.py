@@ -188,6 +188,8 @@ def test_fifty_thousand_damaged_files_are_judged_or_refused(tmp_path: Path) -> N
 def test_files_that_once_did_harm_do_none(tmp_path: Path) -> None:
     """Each file in damaged/ is refused by a worker that lives on."""
     with Worker(tmp_path) as worker:
-        for path in sorted(KEPT.glob("*.tif")):
+        files = sorted(KEPT.glob("*.tif"))
+        assert files
+        for path in files:
             said = worker.judge(path.read_bytes())
             assert said not in {"died", "judged"}, f"{path.name}: {said}"
