@@ -67,7 +67,7 @@ class Service:
     def __post_init__(self) -> None:
         state = self.config.agent.state_folder
         self.started_ms = now_ms()
-        self.ledger = open_ledger(state / "ledger.db")
+        self.ledger = open_ledger(state / "ledger.db", patience=sdnotify.extend_timeout)
         self.starter = Starter()
         self.publisher = Publisher(self.config, self.ledger.outbox)
         self.slots = {name: Slot(name) for name in self.config.slots}

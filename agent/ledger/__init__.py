@@ -19,6 +19,7 @@ from agent.ledger.report import Report
 from agent.ledger.strips import NewResult, Strips
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Changes", "Ledger", "ModelRecord", "NewResult", "open_ledger"]
@@ -36,12 +37,12 @@ class Ledger:
     purge: Purge
 
 
-def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
-    """Open the ledger, making or migrating it.
+def open_ledger(path: Path, *, read_only: bool = False, patience: Callable[[float], object] = lambda _: None) -> Ledger:
+    """Open the ledger, making or migrating it; `patience` is called with the seconds that this may take.
 
     A damaged one is set aside (`database.set_aside`), and a new one begins with what can be read of it.
 
     Raises Fatal where it can be neither read nor made.
     """
-    database = Database(path, read_only=read_only)
+    database = Database(path, read_only=read_only, patience=patience)
     return Ledger(database, Strips(database), Outbox(database), Report(database), Models(database), Purge(database))

@@ -18,7 +18,7 @@ from agent.ledger.schema import MIGRATIONS
 from agent.ledger.wal import has_lost_commits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -26,75 +26,86 @@ log = logging.getLogger(__name__)
 CORRUPT_COPIES_KEPT = 2
 NEW = ".new"  # appended to the ledger's name while a damaged one is being replaced
 SUFFIXES = ("-wal", "-shm", "")
+CHECKED_ALWAYS_BYTES = 64 << 20  # a larger one is looked through only when it was not closed properly
+CHECKED_BYTES_PER_SECOND = 8 << 20  # by a slow disk; what is read for bringing it over takes about as long again
 
 
 class Database:
     """The connection. Everything that uses it takes `transaction()`; nothing else ever writes."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, read_only: bool = False, patience: Callable[[float], object] = lambda _: None
+    ) -> None:
+        """`patience` is called with the seconds that something long may take, before it begins."""
         self.path = path
         self.set_aside: Path | None = None  # where a damaged ledger was moved to at this start
         self._lock = threading.RLock()
+        self._mark_at_close = False
         if not read_only:
             _finish_replacing(path)
         self._connection = _connect(path, read_only=read_only)
         if read_only:
             return
         try:
-            _check(self._connection, path)
+            _check(self._connection, path, patience)
             _migrate(self._connection)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 self._connection.close()
                 raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
             log.critical("the ledger is damaged (%s): a new one is started with what can be read", error)
+            patience(_seconds(path))
             self.set_aside = _replace(path, self._connection)
             self._connection = _connect(path, read_only=False)
+        self._connection.execute("DELETE FROM meta WHERE key = 'closed'")
+        self._mark_at_close = True
         self.stream: str = self._connection.execute("SELECT value FROM meta WHERE key = 'stream'").fetchone()[0]
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the connection for one transaction; raises Retry (the box is to blame) where SQLite cannot."""
-        with self._lock:
+        with self._lock, self._noting_trouble():
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as error:
-                full = "full" in str(error)
-                reason = Reason.NO_SPACE if full else Reason.IO_ERROR
-                raise Retry(reason, f"ledger {self.path}: {error}", Blame.BOX) from error
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Hold the connection for a few reads; raises Retry (the box is to blame) where SQLite cannot."""
-        with self._lock:
-            try:
-                yield self._connection
-            except sqlite3.OperationalError as error:
-                raise Retry(Reason.IO_ERROR, f"ledger {self.path}: {error}", Blame.BOX) from error
+        with self._lock, self._noting_trouble():
+            yield self._connection
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Read for as long as it takes without holding anybody up; raises as `reading` does."""
-        connection = _connect(self.path, read_only=True)
-        try:
+        with self._noting_trouble(), contextlib.closing(_connect(self.path, read_only=True)) as connection:
             connection.execute("BEGIN")
             yield connection
-        except sqlite3.OperationalError as error:
-            raise Retry(Reason.IO_ERROR, f"ledger {self.path}: {error}", Blame.BOX) from error
-        finally:
-            connection.close()
 
     def close(self) -> None:
-        """Close; the write-ahead log is folded into the file."""
+        """Close; the write-ahead log is folded into the file, and a mark says so if there never was any trouble."""
         with self._lock:
+            if self._mark_at_close:
+                with contextlib.suppress(sqlite3.Error):  # without the mark the next start takes longer, no more
+                    self._connection.execute("INSERT OR IGNORE INTO meta VALUES ('closed', 'properly')")
             self._connection.close()
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """Raise Retry for what SQLite cannot do now; after any error the next start looks through the ledger."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._mark_at_close = False
+            if not isinstance(error, sqlite3.OperationalError):
+                raise
+            reason = Reason.NO_SPACE if "full" in str(error) else Reason.IO_ERROR
+            raise Retry(reason, f"ledger {self.path}: {error}", Blame.BOX) from error
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -117,12 +128,23 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, patience: Callable[[float], object]) -> None:
     if has_lost_commits(connection, path):
         raise sqlite3.DatabaseError("malformed: its write-ahead log is damaged, commits are missing")
+    if path.stat().st_size > CHECKED_ALWAYS_BYTES and _was_closed(connection):
+        return
+    patience(_seconds(path))
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(f"malformed: {found}")
+
+
+def _was_closed(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM meta WHERE key = 'closed'").fetchone() is not None
+
+
+def _seconds(path: Path) -> float:
+    return 30 + path.stat().st_size / CHECKED_BYTES_PER_SECOND
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
