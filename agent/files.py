@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TEMPORARY_NAME = re.compile(r"\..+\.([0-9]{1,10})\.tmp")
 _MAX_SAFE_STEM = 80
 _LAST_SECOND = 253_402_300_799  # of the year 9999, where datetime ends; file systems go further
+_FLUSHERS = ThreadPoolExecutor(4, "flush")  # its threads are started when the first files are written together
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -54,7 +55,7 @@ def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> 
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptors.append(os.open(temporary, flags, 0o666))
             _write_all(descriptors[-1], data)
-        if durable:
+        if durable and descriptors:
             _flush(descriptors)
         for temporary, (path, _) in zip(temporaries, files, strict=True):
             temporary.replace(path)
@@ -72,12 +73,13 @@ def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> 
 
 def _flush(descriptors: list[int]) -> None:
     """Flush all at the same time: journalling file systems then commit once instead of once for each file."""
-    if len(descriptors) == 1:
+    others = [_FLUSHERS.submit(os.fsync, descriptor) for descriptor in descriptors[1:]]
+    try:
         os.fsync(descriptors[0])
-    elif descriptors:
-        with ThreadPoolExecutor(len(descriptors)) as pool:
-            for flushed in [pool.submit(os.fsync, descriptor) for descriptor in descriptors]:
-                flushed.result()
+    finally:
+        wait(others)  # the descriptors are closed next, whatever happened
+    for flushed in others:
+        flushed.result()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

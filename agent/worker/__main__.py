@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import queue
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +25,12 @@ from agent.wire import Job, Loaded, Refused, Setup
 from agent.worker.memory import set_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from agent.worker.judge import Fetched, Judge
 
 PR_SET_PDEATHSIG = 1
+REST_SECONDS = 0.5  # without a strip
 OOM_SCORE = {"candidate": 1000, "worker": 500}
 
 
@@ -87,12 +92,41 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
     )
     judge = Judge.of(model, setup)
     _give_memory_back()
-    for number, line in enumerate(lines):
+    for number, fetched in enumerate(_fetch_ahead(judge, lines)):
         if number == 0:  # a candidate that gets strips has been accepted
             _set_oom_score("worker")
-        job = wire.decode(line)
-        assert isinstance(job, Job)  # noqa: S101 - the supervisor says nothing else
-        link.sendall(wire.encode(judge.answer(job)))
+        link.sendall(wire.encode(judge.answer(fetched)))
+
+
+def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
+    """Read the next strip's file while the one before it is judged.
+
+    Nothing but reading is done ahead: what kills a worker does so while its own strip is the oldest that is unanswered.
+    """
+    ahead: queue.Queue[Fetched | None] = queue.Queue(maxsize=1)
+
+    def fetch() -> None:
+        try:
+            for line in lines:
+                job = wire.decode(line)
+                assert isinstance(job, Job)  # noqa: S101 - the supervisor says nothing else
+                ahead.put(judge.fetch(job))
+        finally:
+            ahead.put(None)
+
+    threading.Thread(target=fetch, name="fetch", daemon=True).start()
+    rested = False
+    while True:
+        try:
+            fetched = ahead.get(timeout=None if rested else REST_SECONDS)
+        except queue.Empty:  # what many strips in a row left in the allocator is nobody's now
+            _give_memory_back()
+            rested = True
+            continue
+        if fetched is None:
+            return
+        rested = False
+        yield fetched
 
 
 def _die_with_the_supervisor() -> None:
@@ -115,7 +149,7 @@ def _set_oom_score(role: str) -> None:
 
 
 def _give_memory_back() -> None:
-    """Return what loading the model left behind; glibc keeps it otherwise."""
+    """Return what is free to the system; glibc keeps it otherwise."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

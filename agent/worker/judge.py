@@ -25,6 +25,16 @@ DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """A strip to judge: the bytes of its file and their sha256, or why there are none."""
+
+    job: Job
+    data: bytes = b""
+    digest: str = ""
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """A model and the settings to judge with."""
 
@@ -39,13 +49,21 @@ class Judge:
         """Make one from what the supervisor sent."""
         return cls(model, Path(setup.heatmap_folder), *setup.sections)
 
-    def answer(self, job: Job) -> Judged | Failed:
-        """Judge one strip; every error that is known becomes an answer, the others end the worker."""
-        digest = ""
+    def fetch(self, job: Job) -> Fetched:
+        """Read the strip's file; what is wrong with it comes out of `answer`."""
         try:
             data = self._read(job)
-            digest = hashlib.sha256(data).hexdigest()
-            return Judged(job.strip_id, self._judge(job, data, digest))
+        except (Reject, Retry, MemoryError) as error:
+            return Fetched(job, error=error)
+        return Fetched(job, data, hashlib.sha256(data).hexdigest())
+
+    def answer(self, fetched: Fetched) -> Judged | Failed:
+        """Judge one strip; every error that is known becomes an answer, the others end the worker."""
+        job, digest = fetched.job, fetched.digest
+        try:
+            if fetched.error is not None:
+                raise fetched.error
+            return Judged(job.strip_id, self._judge(job, fetched.data, digest))
         except Reject as refusal:
             return Failed(job.strip_id, refusal.reason, refusal.detail, "", refusal.model_fault, digest)
         except Retry as later:

@@ -17,9 +17,12 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tests.e2e import other_worker
+
+if TYPE_CHECKING:
+    from agent.wire import Failed, Judged
 
 HOLD_SECONDS = 1.0
 BUDGET_SECONDS = 1.0
@@ -28,14 +31,13 @@ FLOOD_BYTES = 4 << 20
 
 
 def _be_a_worker(switches: Path) -> None:
-    from agent import files  # noqa: PLC0415 - the supervisor must not import the worker
-    from agent.worker import __main__, judge  # noqa: PLC0415
+    from agent.worker import __main__, judge  # noqa: PLC0415 - the supervisor must not import it
 
-    read = files.read_regular_file
+    answer = judge.Judge.answer
 
-    def read_or_fail(root: str, relative: str, **limits: Any) -> Any:
+    def answer_or_fail(judging: judge.Judge, fetched: judge.Fetched) -> Judged | Failed:
         for fault in ("crash", "hang", "flood"):
-            if fault in relative and (switches / fault).exists():
+            if fault in fetched.job.path and (switches / fault).exists():
                 if fault == "flood":
                     os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
                 else:
@@ -43,9 +45,9 @@ def _be_a_worker(switches: Path) -> None:
         if (switches / "slow").exists():
             (switches / "slow.began").touch()
             time.sleep(SLOW_SECONDS)
-        return read(root, relative, **limits)
+        return answer(judging, fetched)
 
-    setattr(judge, "read_regular_file", read_or_fail)  # noqa: B010 - for mypy it is not exported
+    judge.Judge.answer = answer_or_fail  # type: ignore[method-assign,assignment] # another name of self
     __main__.main()
 
 

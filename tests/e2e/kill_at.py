@@ -36,9 +36,9 @@ SUPERVISOR_POINTS = {
     "after_publish": ("agent.mqtt", "Connection.publish", "after"),
     "before_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "before"),
     "after_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "after"),
-    "before_disposal": ("agent.housekeeping", "dispose", "before"),
+    "before_disposal": ("agent.camera_files", "dispose", "before"),
     "during_disposal": ("agent.disposal", "_remove_or_move", "before"),
-    "after_disposal": ("agent.housekeeping", "dispose", "after"),
+    "after_disposal": ("agent.camera_files", "dispose", "after"),
     "after_recording_the_disposal": ("agent.ledger.strips", "Strips.disposed", "after"),
 }
 WORKER_POINTS = {
