@@ -103,14 +103,14 @@ class Inbox:
         self._forget(file.name)
 
     def read_papers(self, file: InboxFile) -> SignedManifest | None:
-        """Read a file's manifest, verified as `read_manifest` does. Raises Reject, also for a file that is none."""
-        refuse_odd_name(file.name)
-        if file.identity is None:
-            raise Reject(Reason.MODEL_MISSING, f"{file.name}{MANIFEST_SUFFIX} has no {file.name} beside it")
+        """Read a file's manifest, verified as `read_manifest` does."""
         return read_manifest(self.folder, file.name, self._trusted_keys, required=self._models.require_signature)
 
     def copy(self, file: InboxFile, target: Path) -> str:
-        """Copy a model as `copy_candidate` does; return its sha256."""
+        """Copy a model as `copy_candidate` does; return its sha256. Raises Reject also for a file with an odd name."""
+        refuse_odd_name(file.name)
+        if file.identity is None:
+            raise Reject(Reason.MODEL_MISSING, f"{file.name}{MANIFEST_SUFFIX} has no {file.name} beside it")
         return copy_candidate(self.folder, file, target, self._models.max_mib << 20)
 
     def find(self, beginning: str) -> list[tuple[InboxFile, str]]:

@@ -199,8 +199,9 @@ class ModelJourney:
         """Copy a file and check its papers; True when its trial has begun."""
         candidate = Candidate("", file)
         try:
+            candidate = Candidate(self.inbox.copy(file, self._copy_path), file)
             signed = self.inbox.read_papers(file)
-            candidate = Candidate(self.inbox.copy(file, self._copy_path), file, signed.manifest if signed else None)
+            candidate = replace(candidate, manifest=signed.manifest if signed else None)
             is_fine = candidate.sha256 == self.state.active and not self.keeper.cannot_load(candidate.sha256)
             if is_fine or candidate.sha256 in self.state.refused:
                 self.memory.note_unchanged(file, candidate.sha256)
@@ -216,10 +217,9 @@ class ModelJourney:
         candidate = Candidate(wish.sha256, wish.file)
         try:
             if wish.file is not None:
+                candidate = Candidate(self.inbox.copy(wish.file, self._copy_path), wish.file)
                 signed = self.inbox.read_papers(wish.file)
-                candidate = Candidate(
-                    self.inbox.copy(wish.file, self._copy_path), wish.file, signed.manifest if signed else None
-                )
+                candidate = replace(candidate, manifest=signed.manifest if signed else None)
                 self._check_papers(candidate, signed, 0)
                 check_same_digest(candidate.sha256, wish.sha256)
         except (Reject, Retry) as error:

@@ -146,11 +146,15 @@ class Memory:
     def note_unchanged(self, file: InboxFile, sha256: str) -> None:
         """Note that a file brought nothing new: its bytes are active, or were refused before."""
         known = self.state.refused.get(sha256)
-        detail = f"was {known.kind} before: {known.detail}" if known else "is the active model"
-        record = self._record(sha256, "") if known is None else _record_of(sha256, known)
-        record = replace(record, file=show_name(file.name))
-        self._tell("unchanged", record, reason=known.reason if known else "", detail=detail, write=False)
-        self._save(replace(self.state, seen=self.state.seen | {file.name: file.key}))
+        state, name = self.state, show_name(file.name)
+        if known is None:
+            record, detail = replace(self._record(sha256, ""), file=name), "is the active model"
+        else:  # whoever pushed it finds the old reason as the last one
+            record, detail = _record_of(sha256, replace(known, file=name)), f"was {known.kind} before: {known.detail}"
+            state = slot_state.refuse(state, sha256, replace(known, file=name, ts_ms=now_ms()))
+        reason = known.reason if known else ""
+        self._tell("unchanged", record, reason=reason, detail=detail, write=False, state=state)
+        self._save(replace(state, seen=state.seen | {file.name: file.key}))
         self._store.drop_candidate(self.slot)
 
     def supersede(self, files: list[InboxFile]) -> None:

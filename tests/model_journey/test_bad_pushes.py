@@ -45,7 +45,7 @@ class Tour:
                 "settle_seconds": 0.2,
                 "require_signature": True,
                 "trusted_keys": [str(key) for key in keys],
-                "trial": {"seconds": 5.0, "memory_mib": 512},
+                "trial": {"seconds": 8.0, "memory_mib": 512},
                 "probation": {"max_latency_ratio": 5.0, "strips": 0},
             },
         )
@@ -323,6 +323,7 @@ def test_the_same_rejected_bytes_again_are_a_no_op(tour: Tour) -> None:
     tour.expect_unchanged(again.name)
     (event,) = [event for event in model_events(tour.subscriber, "unchanged") if event["file"] == again.name]
     assert event["reason"] == Reason.GOLDEN_MISMATCH
+    assert model_state(tour.subscriber)["last_refused_file"] == again.name
 
 
 def test_every_refusal_of_the_tour_can_be_read_on_the_command_line(tour: Tour) -> None:
