@@ -27,11 +27,11 @@ _FILL = """
                             seen_ms)
         SELECT i, lower(hex(randomblob(8))), 'top', CAST('2026-11-' || i || '.tif' AS BLOB), 2000000,
                1700000000000000000 + i, 1, 0, 0, 'ok', 1700000000000 + i FROM n;
-    INSERT INTO results SELECT id, id, 1, seen_ms, seen_ms, 'ok', '', 0.1, 'm', id % 2 * 2000 FROM strips;
+    INSERT INTO results SELECT id, id, camera, 1, seen_ms, seen_ms, 'ok', '', 0.1, 'm', id % 2 * 2000, 1 FROM strips;
     INSERT INTO outbox (id, topic, payload, seq, queued_ms, state)
         SELECT id, 'event/strip/top', randomblob(400), id, seen_ms, 'acknowledged' FROM strips;
     INSERT INTO counters VALUES ('seen', 'top', '', {rows}), ('strip', 'top', 'ok', {rows}), ('seq', '', '', {rows}),
-        ('outbox', '', 'acknowledged', {rows});
+        ('outbox', '', 'acknowledged', {rows}), ('heatmap_bytes', '', '', {rows} / 2 * 2000);
 """
 
 
