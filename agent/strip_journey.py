@@ -145,29 +145,32 @@ class StripJourney:
         while len(worker.jobs) < JOBS_IN_A_WORKER and self.slot.takes_strips and self._feeding:
             if any(strip.attempts for strip in self._in_work.values()):
                 return  # a strip that a worker was lost on goes alone
-            strip = self._next_strip(fresh_only=bool(worker.jobs))
-            if strip is None:
-                return
+            strip = self._next_strip()
+            if strip is None or (strip.attempts and worker.jobs):
+                return  # it goes alone: the worker finishes first
             camera = self._cameras[strip.camera]
             self._in_work[strip.strip_id] = strip
             threshold = camera.threshold if camera.threshold is not None else self._config.scoring.threshold
             worker.send(Job.of(strip, str(camera.folder), threshold))
 
-    def _next_strip(self, *, fresh_only: bool) -> Strip | None:
-        """Live strips before the backlog, cameras in turn, then those that a worker was lost on."""
+    def _next_strip(self) -> Strip | None:
+        """Live strips before the backlog, cameras in turn; those that a worker was lost on when it is their turn."""
         now = self._clock()
         busy = {row for row, waiting in self._waiting.items() if waiting.until > now}
         busy |= {strip.row for strip in self._in_work.values()}
+        reachable = [camera for camera in self._turns if not self._folder_is_away(camera)]
+        again = self._ledger.strips.next_again(reachable, busy)
+        if again is not None and not self._lost_in_a_row:
+            return again
+        # After a loss a fresh strip shows first whether the model still works.
         for lane in (LIVE, BACKLOG):
-            for position, camera in enumerate(self._turns):
-                if self._folder_is_away(camera):
-                    continue
+            for camera in reachable:
                 strip = self._ledger.strips.next_waiting(camera, lane, busy)
                 if strip is not None:
+                    position = self._turns.index(camera)
                     self._turns = self._turns[position + 1 :] + self._turns[: position + 1]
                     return strip
-        reachable = [camera for camera in self._turns if not self._folder_is_away(camera)]
-        return None if fresh_only else self._ledger.strips.next_again(reachable, busy)
+        return again
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 
