@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST_GRACE_SECONDS = 10.0  # how long a model, or a manifest, may be without the other
 TRIAL_POLL_SECONDS = 0.02
+LOOK_SECONDS = 0.05  # at the inbox, at the most often
 KEEP_AGAIN_SECONDS = 1.0
 
 
@@ -125,8 +126,8 @@ class ModelJourney:
             log.error("slot %s: %s", self.slot.name, error)  # noqa: TRY400 - the stack tells nothing
             self._pause_until = self._clock() + BOX_PAUSE_SECONDS
         at_work = self._trial is not None or self.keeper.at_work
-        settle_seconds = self._config.models.settle_seconds
-        self.slot.changed.wait(TRIAL_POLL_SECONDS if at_work else min(timeout_seconds, max(settle_seconds, 0.01)))
+        look_again = max(LOOK_SECONDS, self._config.models.settle_seconds / 4)
+        self.slot.changed.wait(TRIAL_POLL_SECONDS if at_work else min(timeout_seconds, look_again))
 
     def _keep(self) -> None:
         """Let the keeper do its part; what it cannot do must not bar the way of a push that may heal it."""

@@ -16,8 +16,8 @@ from agent.worker.session import run
 if TYPE_CHECKING:
     from agent.worker.session import Model, Pixels
 
-TIMED_RUNS = 5
-TIMED_SECONDS = 2.0  # no further run is begun after that
+TIMED_RUNS = 3
+TIMED_SECONDS = 1.0  # no further run is begun after that
 WHITE = 255.0
 FLAT = 0.05  # a heatmap that varies by less has not seen the obvious defect
 CLEAR = 0.25  # one that varies by more has

@@ -45,7 +45,7 @@ class Tour:
                 "settle_seconds": 0.2,
                 "require_signature": True,
                 "trusted_keys": [str(key) for key in keys],
-                "trial": {"seconds": 8.0, "memory_mib": 512},
+                "trial": {"seconds": 6.0, "memory_mib": 512},
                 "probation": {"max_latency_ratio": 5.0, "strips": 0},
             },
         )
@@ -226,8 +226,8 @@ def test_a_file_that_is_still_being_written_is_left_alone(tour: Tour) -> None:
     put_manifest(path, make_manifest(source), tour.ours)
     data = source.read_bytes()
     with path.open("wb") as file:
-        for position in range(0, len(data), len(data) // 60):
-            file.write(data[position : position + len(data) // 60])
+        for position in range(0, len(data), len(data) // 40):
+            file.write(data[position : position + len(data) // 40])
             file.flush()
             time.sleep(0.05)  # the pace of a slow upload
     tour.expect_refusal(path.name, Reason.GOLDEN_MISMATCH)

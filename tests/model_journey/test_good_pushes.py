@@ -152,6 +152,7 @@ def test_an_operator_goes_back_and_forth(tmp_path: Path, broker: Broker, subscri
         box.wait_until_active(two)
         assert box.cli("models", "rollback").returncode == 0
         box.wait_until_active(one)
+        wait_for(lambda: model_events(subscriber, "rolled_back"), "it is told")
         (event,) = model_events(subscriber, "rolled_back")
         assert (event["sha256"], event["reason"], event["active_sha256"]) == (two, "operator", one)
         assert event["return_detail"]
