@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import TYPE_CHECKING
 
+from tests.bad_models import never_loads
 from tests.broker import Subscriber, wait_for
 from tests.model_journey.line import Line, Plant, check_results, model_events, model_state
 from tests.models import difference_model
@@ -261,3 +264,30 @@ def test_a_box_that_cannot_try_a_model_tries_again(tmp_path: Path, broker: Broke
         box.wait_until_active(two)
         assert "postponed" not in box.ask("status")["health"]["alarms"]
         assert not model_events(subscriber, "rejected")
+
+
+def test_a_candidate_that_the_kernel_kills_is_the_models_fault_only_the_third_time(
+    tmp_path: Path, broker: Broker, subscriber: Subscriber
+) -> None:
+    """Memory that ran out may be anybody's; the active model's worker is not touched."""
+    with Plant(tmp_path / "box", broker.port) as box:
+        box.start()
+        one = push(box.inbox / "1.onnx", good(1))
+        box.wait_until_active(one)
+        active = box.ask("status")["workers"]["default"]["pid"]
+        push(box.inbox / "2.onnx", never_loads)
+        killed: set[int] = set()
+
+        def candidates() -> list[int]:
+            return [worker.pid for worker in box.workers() if worker.pid not in {active, *killed}]
+
+        for _ in range(3):
+            assert not model_events(subscriber, "rejected")
+            wait_for(candidates, "a candidate is at work", 30)
+            (candidate,) = candidates()
+            killed.add(candidate)
+            os.kill(candidate, signal.SIGKILL)
+        wait_for(lambda: model_events(subscriber, "rejected"), "it is refused", 30)
+        assert model_state(subscriber)["last_refused_reason"] == "model_needs_too_much_memory"
+        status = box.ask("status")
+        assert (status["workers"]["default"]["pid"], box.active()) == (active, one)
