@@ -120,7 +120,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits on a power cut
             connection.execute("PRAGMA journal_size_limit = 16777216")
-            connection.execute("PRAGMA cache_size = -4096")
+            connection.execute("PRAGMA cache_size = -2048")
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 connection.close()
