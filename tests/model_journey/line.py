@@ -81,6 +81,8 @@ class Line:
 
     def __init__(self, box: Box, strips: list[Path], interval_seconds: float, *, first: int = 0) -> None:
         self.names: list[str] = []
+        self.pause = threading.Event()
+        """Set, it drops nothing."""
         self._first = first
         self._box = box
         self._strips = strips
@@ -99,6 +101,8 @@ class Line:
     def _run(self) -> None:
         cameras = [camera["name"] for camera in self._box.config["cameras"]]
         while not self._over.wait(self._interval_seconds):
+            if self.pause.is_set():
+                continue
             number = len(self.names)
             name = f"{self._first + number:05}.tif"
             drop_file(self._strips[number % len(self._strips)], self._box.camera(cameras[number % len(cameras)]) / name)

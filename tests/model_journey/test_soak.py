@@ -55,21 +55,23 @@ def gaps_seconds(box: Plant, since_ms: int) -> list[float]:
 
 
 def pss_mib(box: Plant, line: Line) -> dict[str, float]:
-    """Sum the proportional memory of the supervisor and all that it has started, when nothing is under way.
+    """Sum the proportional memory of the supervisor and all that it has started, at rest after some strips.
 
-    A worker's memory swings with each strip: the smallest of many looks at one that has judged some strips tells.
     `anonymous` leaves out the libraries, of which more falls on each when other programs that use them end.
     """
     assert box.process is not None
     number = len(line.names)
     wait_for(lambda: len(box.workers()) == 1 and len(line.names) >= number + 30, "one worker at work", 60)
+    line.pause.set()
+    wait_for(lambda: box.ask("status")["strips"]["pending"] == 0, "nothing waits", 60)
     supervisor = psutil.Process(box.process.pid)
     looks = []
-    for _ in range(40):
+    for _ in range(50):
         processes = [supervisor, *supervisor.children(recursive=True)]
         texts = [Path(f"/proc/{process.pid}/smaps_rollup").read_text() for process in processes]
         looks.append({key: sum(_mib(text, key) for text in texts) for key in ("Pss", "Pss_Anon")})
-        time.sleep(0.05)  # the strips go on
+        time.sleep(0.1)  # the worker gives memory back when it has had nothing to do for a while
+    line.pause.clear()
     return {"all": min(look["Pss"] for look in looks), "anonymous": min(look["Pss_Anon"] for look in looks)}
 
 
