@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OLDEST_OPSET = 11
+LARGE_WEIGHT = 2**22  # elements; only 3x3 from 1024 to 512 channels has more at width 64
 Array = np.ndarray[Any, Any]
 
 
@@ -69,7 +70,9 @@ class Graph:
         """Store the weights of a convolution; in the body of a loop they are kept outside and reshaped inside.
 
         onnxruntime holds a second copy of everything that is stored in a body while it loads, but only lays out weights
-        for its fastest kernels that it finds in the body. It folds the reshape away, so this gives both.
+        for its fastest kernels that it finds in the body. It folds the reshape away, so this gives both. Large weights
+        belong to deep layers with few pixels, where those kernels gain little: they are read from outside as they are,
+        which spares the memory of laying them out.
         """
         name = self.name("weight")
         self.weights[name] = array
@@ -97,11 +100,8 @@ class Graph:
             return self.add("Squeeze", [tensor, self.ints(axis)])
         return self.add("Squeeze", [tensor], axes=[axis])
 
-    def _store_weight(self, name: str, array: Array) -> onnx.NodeProto | None:
-        if self.outer is None:
-            self.initializers[name] = numpy_helper.from_array(array, name)
-            return None
-        inputs = [self.outer.constant(array.reshape(-1)), self.ints(*array.shape)]
+    def _reshape(self, name: str, array: Array) -> onnx.NodeProto:
+        inputs = [self.shared(array.reshape(-1)), self.ints(*array.shape)]
         return helper.make_node("Reshape", inputs, [name], name=f"{self.prefix}{name}")
 
     def finish(
@@ -109,8 +109,14 @@ class Graph:
     ) -> onnx.GraphProto:
         """Close the graph; weights that a node still reads as they are are stored now."""
         read = {name for node in self.nodes for name in node.input}
-        stored = [self._store_weight(name, array) for name, array in self.weights.items() if name in read]
-        self.nodes[:0] = [node for node in stored if node]
+        kept = {name: array for name, array in self.weights.items() if name in read}
+        if self.outer is None:
+            self.initializers |= {name: numpy_helper.from_array(array, name) for name, array in kept.items()}
+        else:
+            large = {name: self.outer.constant(array) for name, array in kept.items() if array.size >= LARGE_WEIGHT}
+            for node in self.nodes:
+                node.input[:] = [large.get(name, name) for name in node.input]
+            self.nodes[:0] = [self._reshape(name, array) for name, array in kept.items() if name not in large]
         return helper.make_graph(self.nodes, name, inputs, outputs, initializer=list(self.initializers.values()))
 
 
