@@ -101,3 +101,32 @@ def test_a_small_ledger_is_always_looked_through(tmp_path: Path) -> None:
     assert asked
     assert ledger.database.set_aside is not None
     ledger.database.close()
+
+
+def test_a_kill_just_after_the_log_began_a_new_round_loses_nothing(tmp_path: Path) -> None:
+    """The log's new header stands before frames of the round that is in the ledger already: that is no damage."""
+    path, crashed = tmp_path / "ledger.db", tmp_path / "crashed" / "ledger.db"
+    crashed.parent.mkdir()
+    ledger = fill(path)
+    for number in range(3):  # transactions of their own
+        ledger.strips.begin([SettledFile("side", f"{number}.tif", FileIdentity(10, number, 1))])
+    with closing(sqlite3.connect(path)) as other:
+        blocked, frames, moved = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert (blocked, frames) == (0, moved)
+        for suffix in ("", "-wal"):  # what a kill leaves
+            shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+        # The next write begins the log anew; of it, only the header reached the file.
+        ledger.strips.record_first_scan("top")
+        with (path.with_name("ledger.db-wal")).open("rb") as log:
+            header = log.read(32)
+    with (crashed.with_name("ledger.db-wal")).open("r+b") as log:
+        assert log.read(32) != header
+        log.seek(0)
+        log.write(header)
+    stream = ledger.database.stream
+    ledger.database.close()
+    ledger, _ = opened(crashed)
+    assert ledger.database.set_aside is None
+    assert ledger.database.stream == stream
+    assert ledger.report.audit().balanced
+    ledger.database.close()

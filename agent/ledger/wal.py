@@ -32,7 +32,8 @@ def has_lost_commits(connection: sqlite3.Connection, path: Path) -> bool:
             header = file.read(_HEADER_BYTES)
             if seen < 0 or len(header) < _HEADER_BYTES:
                 return False
-            salts = header[16:24] if seen else None  # an unreadable header says nothing
+            # A whole header tells even where SQLite sees no frame: it may have begun a new round just before a kill.
+            salts = header[16:24] if _is_whole(header) else None  # an unreadable one says nothing
             committed = False
             place = _HEADER_BYTES + max(seen, 0) * (_FRAME_HEADER_BYTES + page_bytes)
             while len(frame := _frame_header(file.fileno(), place)) == _FRAME_HEADER_BYTES:
@@ -45,6 +46,17 @@ def has_lost_commits(connection: sqlite3.Connection, path: Path) -> bool:
     except FileNotFoundError:
         pass
     return False
+
+
+def _is_whole(header: bytes) -> bool:
+    """Check the header's checksum: two sums over its words, whose byte order the last bit of the magic number gives."""
+    (magic,) = struct.unpack_from(">I", header)
+    words = struct.unpack_from(">6I" if magic & 1 else "<6I", header)
+    first = second = 0
+    for left, right in zip(words[::2], words[1::2], strict=True):
+        first = (first + left + second) & 0xFFFF_FFFF
+        second = (second + right + first) & 0xFFFF_FFFF
+    return struct.unpack_from(">2I", header, 24) == (first, second)
 
 
 def _frame_header(descriptor: int, place: int) -> bytes:
