@@ -2,13 +2,15 @@
 #
 #   make demo STRIPS=12                                stop after 12 strips instead of at Ctrl-C
 #   make test TESTS=tests/test_config.py               some of the tests
+#   make soak SOAK_SHARE=0.1                           a tenth of the repetitions
 #   make test TORCH_PIP_OPTIONS='--index-url URL'      where pip gets torch alone from (a CPU build is enough)
 
 PYTHON ?= python3
 STRIPS ?=
 TESTS ?=
 TORCH_PIP_OPTIONS ?=
-SOAK_LIMIT_SECONDS ?= 2400
+SOAK_SHARE ?= 1
+SOAK_LIMIT_SECONDS ?= 4800
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +31,7 @@ test: lint ## style, types and tests, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" $(TESTS)
 
 soak: $(VENV)/.develop ## the longer runs: power cuts, outages, leaks; ends by itself
-	timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak --timeout=$(SOAK_LIMIT_SECONDS) $(TESTS)
+	SOAK_SHARE=$(SOAK_SHARE) timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak --timeout=$(SOAK_LIMIT_SECONDS) $(TESTS)
 
 reliability: $(VENV)/.develop ## try every fault, half an hour, and write docs/reliability.md
 	rm -rf build/reliability

@@ -17,11 +17,12 @@ from tests.box import Box, drop_file
 from tests.broker import PERSISTENT, Broker, Subscriber, wait_for
 from tests.e2e.checks import check_every_strip_once, check_named_files, check_processes, in_first_seen_order
 from tests.models import difference_model
+from tests.soak import share_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KILLS = 100
+KILLS = share_of(100, at_least=20)
 SEED = int(os.environ.get("SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 
 

@@ -21,6 +21,7 @@ from tests.faults.mutations import Seed, mutate, take_apart
 from tests.faults.reliability import Row, tell
 from tests.faults.tiff_writers import EQUAL, all_cases
 from tests.models import difference_model
+from tests.soak import share_of
 from tests.strips import make_pixels
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def test_damaged_files_are_judged_or_refused(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_fifty_thousand_damaged_files_are_judged_or_refused(tmp_path: Path) -> None:
     """The same, more often, with a new seed each day. A dead worker is contained, and yet a defect: see its file."""
-    worker, figures = _mutate(tmp_path, 50_000, 200, seed=int(time.time()) // 86400)
+    worker, figures = _mutate(tmp_path, share_of(50_000), 200, seed=int(time.time()) // 86400)
     assert not worker.killers, f"see {tmp_path}: {[how for _, how in worker.killers]}"
     tell(Row(**ROW, figures=figures, run="soak"))  # type: ignore[arg-type]
 
