@@ -109,6 +109,8 @@ async def _push_over_sftp(target: str, files: Sequence[tuple[str, bytes]], optio
     url = urlsplit(target)
     if url.scheme != "ssh" or not url.hostname or not url.path.strip("/") or url.password:
         raise ExportError(f"{target} is no target: give a folder or ssh://user@host/path (with keys, not passwords).")
+    # A connection that breaks leaves futures behind whose errors say again what is raised below.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     try:
         async with (
             asyncssh.connect(
@@ -136,13 +138,18 @@ async def _push_over_sftp(target: str, files: Sequence[tuple[str, bytes]], optio
             "right key."
         ) from error
     except asyncssh.SFTPError as error:
+        if isinstance(error, asyncssh.SFTPNoConnection | asyncssh.SFTPConnectionLost):
+            raise _broken(url.hostname, error) from error
         raise ExportError(
             f"{target} refuses the file ({error.reason}): check that the folder exists, is yours and has room."
         ) from error
-    except (OSError, asyncssh.Error, ValueError, TimeoutError) as error:
-        raise ExportError(
-            f"The connection to {url.hostname} failed ({error or type(error).__name__}): push again, it starts over."
-        ) from error
+    except (OSError, asyncssh.Error, ValueError) as error:  # time-outs are OSErrors
+        raise _broken(url.hostname, error) from error
+
+
+def _broken(host: str, error: Exception) -> ExportError:
+    reason = str(error) or type(error).__name__
+    return ExportError(f"The connection to {host} failed ({reason}): push again, it starts over.")
 
 
 async def _upload(sftp: asyncssh.SFTPClient, folder: PurePosixPath, name: str, content: bytes, target: str) -> None:
