@@ -209,6 +209,7 @@ def test_a_model_that_finds_no_room_waits_and_the_active_one_goes_on(tmp_path: P
             "the active model goes on; the pushed one is refused for nothing and taken once there is room",
             "tmpfs of 2 MiB filled to the last byte, then a newer model pushed",
             f"{verdict}; newer model active after the room came back",
+            "soak",
         )
     )
 
@@ -248,6 +249,7 @@ def test_a_state_disk_that_refuses_every_change_for_a_while(
             "nothing is published that is not on the disk; goes on by itself",
             "a FUSE file system that refuses every change and every flush",
             f"{verdict}; the service {'ended and was started again' if ended else 'stayed up'}",
+            "soak" if number == errno.EIO else "test",
         )
     )
 
