@@ -2,6 +2,7 @@
 #
 #   make demo STRIPS=12                                stop after 12 strips instead of at Ctrl-C
 #   make test TESTS=tests/test_config.py               some of the tests
+#   make test JOBS=1                                   one after the other: most of them wait, so 3 at once suit 2 cores
 #   make soak SOAK_SHARE=0.1                           a tenth of the repetitions
 #   make test TORCH_PIP_OPTIONS='--index-url URL'      where pip gets torch alone from (a CPU build is enough)
 
@@ -9,6 +10,7 @@ PYTHON ?= python3
 STRIPS ?=
 TESTS ?=
 TORCH_PIP_OPTIONS ?=
+JOBS ?= 3
 SOAK_SHARE ?= 1
 SOAK_LIMIT_SECONDS ?= 4800
 
@@ -28,7 +30,7 @@ demo: $(VENV)/.runtime ## broker, cameras, service and a live table; heatmaps in
 	$(BIN)/strip-agent demo --folder demo-run $(if $(STRIPS),--strips $(STRIPS))
 
 test: lint ## style, types and tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not soak" $(TESTS)
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 soak: $(VENV)/.develop ## the longer runs: power cuts, outages, leaks; ends by itself
 	SOAK_SHARE=$(SOAK_SHARE) timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak --timeout=$(SOAK_LIMIT_SECONDS) $(TESTS)

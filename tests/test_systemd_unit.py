@@ -81,9 +81,10 @@ def test_users_and_folders_are_created_as_written(tmp_path: Path, program: str, 
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     (tmp_path / "etc").mkdir()
-    if program == "systemd-tmpfiles":  # the groups must be there already
+    if program == "systemd-tmpfiles":  # users and groups must be there already
         (tmp_path / "etc" / "group").write_text("root:x:0:\nstrip-agent:x:990:\nstrip-agent-push:x:991:\n")
-        (tmp_path / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+        users = "root:x:0:0::/root:/bin/sh\nstrip-agent:x:990:990::/var/lib/strip-agent:/usr/sbin/nologin\n"
+        (tmp_path / "etc" / "passwd").write_text(users)
     arguments = ["--create"] if program == "systemd-tmpfiles" else []
     command = [program, *arguments, f"--root={tmp_path}", str(FOLDER / name)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
