@@ -246,6 +246,8 @@ class Keeper:
         """Three strips in a row cost a worker each: back to an earlier model, or wait and try again."""
         if not self.slot.held:
             self._hold_until = None
+        elif self.slot.held_model != self._memory.state.active:  # the last words of a model that is gone already
+            self.slot.hold_is_over()
         elif self._hold_until is None:
             self._hold_until = self._clock() + self._hold_seconds
             self._hold_seconds = min(2 * self._hold_seconds, LONGEST_HOLD_SECONDS)

@@ -82,6 +82,7 @@ class StripJourney:
         self._in_work: dict[str, Strip] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._lost_in_a_row: set[str] = set()
+        self._lost_by = ""  # the model whose workers they cost
         self._committed = committed
         self._judged = judged
         self._folder_is_away = folder_is_away
@@ -234,6 +235,9 @@ class StripJourney:
             return
         self._remove_leftovers(blamed)
         self._judged(worker, None)
+        if worker.setup.model_sha256 != self._lost_by:  # another model is not to blame for what this one lost
+            self._lost_in_a_row.clear()
+        self._lost_by = worker.setup.model_sha256
         self._lost_in_a_row.add(blamed.strip_id)
         limit = self._config.inference.max_attempts
         attempts = blamed.attempts + 1
@@ -252,7 +256,8 @@ class StripJourney:
                 return
             if decision.action is Action.HOLD:
                 attempts = max(1, min(attempts, limit - 1))  # not this strip's fault: the attempt does not count
-                self.slot.hold(f"{len(self._lost_in_a_row)} different strips in a row: {decision.detail}")
+                why = f"{len(self._lost_in_a_row)} different strips in a row: {decision.detail}"
+                self.slot.hold(why, worker.setup.model_sha256)
             self._ledger.strips.put_back(blamed.row, attempts)
         except Retry as error:
             log.error("strip %s: cannot be recorded yet: %s", blamed.strip_id, error)  # noqa: TRY400 - the stack tells nothing

@@ -22,7 +22,7 @@ class Slot:
         self._incoming: WorkerHandle | None = None
         self._retired: list[WorkerHandle] = []
         self._stopping = False
-        self._hold = ""
+        self._hold = self._held_model = ""
         self.losses = 0  # workers lost since the start
         self.changed = threading.Event()  # rings for the model's journey
         self.bell = threading.Event()  # rings for the strip's journey
@@ -91,9 +91,14 @@ class Slot:
         worker.close()
         self.changed.set()
 
-    def hold(self, why: str) -> None:
-        """Give no more strips: the model or the box is to blame for lost workers."""
-        self._hold = why
+    @property
+    def held_model(self) -> str:
+        """The sha256 of the model whose workers were lost."""
+        return self._held_model
+
+    def hold(self, why: str, model_sha256: str) -> None:
+        """Give no more strips: this model or the box is to blame for lost workers."""
+        self._hold, self._held_model = why, model_sha256
         self.changed.set()
 
     def hold_is_over(self) -> None:

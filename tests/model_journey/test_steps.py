@@ -279,6 +279,21 @@ def test_answers_of_the_old_worker_do_not_count_for_the_new_model(bench: Bench) 
     assert bench.journey.keeper.counted.judged == bench.journey.keeper.counted.faults == 0
 
 
+def test_the_last_words_of_the_old_model_are_not_held_against_the_new_one(bench: Bench) -> None:
+    """The old worker may die of a strip after the new model has been recorded."""
+    old = bench.slot.current
+    assert old is not None
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.slot.hold("three strips in a row", old.setup.model_sha256)
+    bench.step()
+    assert (bench.active, bench.slot.held) == ("two", "")
+    bench.slot.hold("three strips in a row", bench.journey.state.active)
+    bench.step()
+    assert bench.active == "one"
+    assert bench.states[-1].last_refused_reason == Reason.LOST_WORKERS
+
+
 def test_a_strip_that_ends_every_worker_is_one_fault(bench: Bench) -> None:
     """A poisoned strip must not withdraw a good model."""
     worker: Any = bench.slot.current
