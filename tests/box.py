@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from agent import control
-from tests.broker import wait_for
+from tests.broker import KIND, wait_for
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,7 +42,13 @@ class Box:
                 for name in cameras
             ],
             "models": {"inbox": str(self.inbox), "settle_seconds": 0.05},
-            "mqtt": {"host": "127.0.0.1", "port": port, "keepalive_seconds": 5},
+            "mqtt": {
+                "host": "127.0.0.1",
+                "port": port,
+                "keepalive_seconds": 5,
+                # amqtt does not answer MQTT 5 at all, and to find that out takes half a minute
+                "protocol": "auto" if KIND == "mosquitto" else "3.1.1",
+            },
             "heatmaps": {"min_free_gib": 0},
         }
         for name, values in sections.items():

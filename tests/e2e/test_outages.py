@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.box import Box, drop_file, unique_results
-from tests.broker import PERSISTENT, Broker, Subscriber, wait_for
+from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import check_every_strip_once, check_messages, in_first_seen_order
 from tests.models import difference_model
 from tests.tcp_proxy import TcpProxy
@@ -55,6 +57,8 @@ def test_broker_absent_at_the_start_then_there_then_gone_then_back(tmp_path: Pat
         assert box.stop() == 0
 
 
+@pytest.mark.mosquitto
+@pytest.mark.skipif(MOSQUITTO is None, reason=f"a session must survive the broker's restart; {describe()}")
 def test_broker_restarted_again_and_again_while_strips_arrive(tmp_path: Path, good_strip: Path) -> None:
     """Restarts in mid-stream cost repeats at most, never a message and never the order."""
     with Broker(tmp_path, PERSISTENT) as broker, Box(tmp_path / "box", broker.port) as box:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.box import Box, drop_file
-from tests.broker import PERSISTENT, Broker, Subscriber, wait_for
+from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import check_every_strip_once, check_named_files, check_processes, in_first_seen_order
 from tests.models import difference_model
 from tests.soak import share_of
@@ -38,6 +38,8 @@ def pids(box: Box, victim: str) -> list[int]:
 
 
 @pytest.mark.soak
+@pytest.mark.mosquitto
+@pytest.mark.skipif(MOSQUITTO is None, reason=f"a session must survive the broker's restart; {describe()}")
 def test_a_hundred_kills_at_random_moments(tmp_path: Path, good_strip: Path) -> None:
     """Every strip has exactly one result, which arrived; `seq` has no gap; nothing is left over."""
     sys.stdout.write(f"SOAK_SEED={SEED}\n")
