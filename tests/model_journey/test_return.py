@@ -289,8 +289,10 @@ def _kill_at(box: Plant, points: list[str], subscriber: Subscriber, strips: list
             else:
                 accepted.append(sha256)
                 box.wait_until_active(sha256)
-                told = [event["sha256"] for event in model_events(subscriber, "activated")]
-                assert sha256 in told
+                wait_for(
+                    lambda sha256=sha256: sha256 in [told["sha256"] for told in model_events(subscriber, "activated")],  # type: ignore[misc]
+                    f"it is told after {point} all the same",
+                )
             wait_for(lambda: not list(box.state.rglob("*.candidate")), "the copy is swept")
             names = {path.stem for path in (box.state / "store").glob("*.onnx")}
             assert names <= set(accepted[-3:]), point
