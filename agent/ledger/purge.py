@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 _FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due')
     AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
-                    WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))"""
+                    WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))
+    AND NOT EXISTS (SELECT 1 FROM results AS r WHERE r.strip = s.id AND r.heatmap_bytes > 0)"""
+# A row that still has heatmaps stays: nobody else knows their names, so without it they would lie there for ever.
 
 
 @dataclass(frozen=True, slots=True)

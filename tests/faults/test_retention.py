@@ -188,8 +188,8 @@ def test_heatmaps_on_a_read_only_disk_are_not_taken_for_removed(line: Line, monk
 
 def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> None:
     """A row whose file a scan could find again stays, else the strip would be scored twice; the audit balances."""
-    line.bring("gone.tif")
-    line.bring("there.tif")
+    line.bring("gone.tif", heatmap_bytes=0)
+    line.bring("there.tif", heatmap_bytes=0)
     line.bring("pending.tif", acknowledged=False)
     (line.camera / "gone.tif").unlink()
     (line.camera / "pending.tif").unlink()
@@ -208,11 +208,27 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
             "Disk",
             "retention by age, by bytes, by free space",
             "oldest first, never a heatmap of an unacknowledged result, never a file the agent did not write, no row "
-            "whose file is still there; nothing while the clock is before the build date",
+            "whose file or heatmap is still there; nothing while the clock is before the build date",
             "housekeeping's steps called by hand on real files, with a clock that is an argument",
             "every limit held exactly; other files, links and lookalikes untouched; the audit balances",
         )
     )
+
+
+def test_a_row_outlives_its_heatmaps(line: Line) -> None:
+    """With ledger.keep_days below heatmaps.keep_days no file is left that nobody knows any more."""
+    mine = line.bring("a.tif")
+    (line.camera / "a.tif").unlink()
+    _with_limits(line, keep_days=10)
+    line.wall_ms += 5 * DAY_MS
+    line.housekeeping.forget_old_rows()
+    assert line.housekeeping.remove_old_heatmaps() == line.camera_files.forget_old_rows() == 0
+    assert _there(mine)
+    line.wall_ms += 6 * DAY_MS
+    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert not _there(mine)
+    assert line.camera_files.forget_old_rows() == 1
+    assert line.ledger.report.audit().balanced
 
 
 def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
