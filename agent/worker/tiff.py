@@ -69,7 +69,9 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
     """
     check_directories(data)
     try:
-        with tifffile.TiffFile(BytesIO(data), **_PLAIN) as file:
+        # The stream is closed as well: tifffile's pages and file refer to each other, and would hold its bytes until
+        # the garbage collector next looks at everything.
+        with BytesIO(data) as stream, tifffile.TiffFile(stream, **_PLAIN) as file:
             pages = _pages(file)
             stack = _imagej_stack(pages, data, file.byteorder, height, width)
             if stack is not None:

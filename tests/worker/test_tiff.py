@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tracemalloc
@@ -198,6 +199,21 @@ def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", MEASURE, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16 * 1024, "KiB"
+
+
+@pytest.mark.parametrize("layout", ["planar", "pages"])
+def test_nothing_keeps_a_files_bytes_once_it_is_read(layout: Layout) -> None:
+    """The bytes go with the strip and not when the garbage collector next comes by: a strip's are megabytes."""
+    data = encode(_small("float32"), layout=layout)
+    holders = sys.getrefcount(data)
+    gc.disable()
+    try:
+        read_strip(data, **SMALL)
+        assert sys.getrefcount(data) == holders
+        assert _refusal(data[: len(data) // 2]) is not None
+        assert sys.getrefcount(data) == holders
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("seed", range(8))
