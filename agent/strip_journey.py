@@ -181,8 +181,7 @@ class StripJourney:
                 self._commit(strip, answer.judgement, "", "", worker)
                 return
             error = self._error_of(strip, answer)
-            waiting = self._waiting.get(strip.row)
-            since = waiting.since if waiting and waiting.identity == strip.identity else self._clock()
+            since = self._waits_since(strip)
             decision = decide(
                 error,
                 attempts=strip.attempts,
@@ -209,6 +208,10 @@ class StripJourney:
             return Retry(reason, answer.detail, Blame(answer.blame))
         return Reject(reason, answer.detail, model_fault=answer.model_fault)
 
+    def _waits_since(self, strip: Strip) -> float:
+        waiting = self._waiting.get(strip.row)
+        return waiting.since if waiting and waiting.identity == strip.identity else self._clock()
+
     def _let_wait(self, strip: Strip, error: AgentError, since: float) -> None:
         now = self._clock()
         pause = min(max(FIRST_LOOK_AGAIN_SECONDS, (now - since) / 2), LAST_LOOK_AGAIN_SECONDS)
@@ -234,21 +237,19 @@ class StripJourney:
             self._let_wait(blamed, away, self._clock())
             return
         self._remove_leftovers(blamed)
-        self._judged(worker, None)
+        no_memory = lost.reason is Reason.KILLED  # costs no attempt, and counts on no probation
+        if not no_memory:
+            self._judged(worker, None)
         if worker.setup.model_sha256 != self._lost_by:  # another model is not to blame for what this one lost
             self._lost_in_a_row.clear()
         self._lost_by = worker.setup.model_sha256
         self._lost_in_a_row.add(blamed.strip_id)
         limit = self._config.inference.max_attempts
-        attempts = blamed.attempts + 1
+        attempts = blamed.attempts + (not no_memory)
         decision = decide(
-            lost,
-            attempts=attempts,
-            max_attempts=limit,
-            waited_seconds=0.0,
-            incomplete_seconds=0.0,
+            lost, attempts=attempts, max_attempts=limit, waited_seconds=0.0, incomplete_seconds=0.0,
             different_strips_lost_in_a_row=len(self._lost_in_a_row),
-        )
+        )  # fmt: skip
         log.error("strip %s: %s: %s", blamed.strip_id, decision.action.value, decision.detail)
         try:
             if decision.action is Action.REJECT:
@@ -258,7 +259,10 @@ class StripJourney:
                 attempts = max(1, min(attempts, limit - 1))  # not this strip's fault: the attempt does not count
                 why = f"{len(self._lost_in_a_row)} different strips in a row: {decision.detail}"
                 self.slot.hold(why, worker.setup.model_sha256)
-            self._ledger.strips.put_back(blamed.row, attempts)
+            if no_memory:  # others show meanwhile whether there is enough for them
+                self._let_wait(blamed, Retry(lost.reason, lost.detail, Blame.BOX), self._waits_since(blamed))
+            else:
+                self._ledger.strips.put_back(blamed.row, attempts)
         except Retry as error:
             log.error("strip %s: cannot be recorded yet: %s", blamed.strip_id, error)  # noqa: TRY400 - the stack tells nothing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 from agent import wire
 from agent.errors import Blame, Reason, Reject, Retry
@@ -23,6 +25,7 @@ REAP_SECONDS = 5.0
 STDERR_LINES_KEPT = 20
 STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 1.0
+STOOD_STILL_SECONDS = 1.0  # between two looks at a worker: longer, and this process itself was kept from looking
 
 
 class WorkerHandle:
@@ -38,9 +41,10 @@ class WorkerHandle:
         self._socket = ours
         self._buffer = b""
         self._jobs: deque[Job] = deque()
-        self._busy_since = time.monotonic()  # when it began what it is at now
+        self._busy_since = self._looked_at = time.monotonic()  # when it began what it is at now; the last look at it
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
         self._killed_by_us = False
+        self._memory_kills = count_memory_kills()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent.worker", str(theirs.fileno())],
@@ -96,14 +100,15 @@ class WorkerHandle:
     def send(self, job: Job) -> None:
         """Give it one more strip; what a dead worker does with it shows at the next `poll`."""
         if not self._jobs:
-            self._busy_since = time.monotonic()
+            self._busy_since = self._looked_at = time.monotonic()
         self._jobs.append(job)
         self._send(wire.encode(job))
 
     def poll(self, timeout_seconds: float, deadline_seconds: float) -> Judged | Failed | None:
         """Wait for the answer to the oldest job; None when it is still at it.
 
-        Raises Retry (the worker is to blame) when it died or took longer than `deadline_seconds`; it is gone then.
+        Raises Retry (the worker is to blame) when it died or took longer than `deadline_seconds`; it is gone then. The
+        reason is `killed` where the kernel did it for lack of memory, which is no fault of the strip.
         """
         message = self._receive(timeout_seconds, deadline_seconds)
         if message is None:
@@ -142,29 +147,50 @@ class WorkerHandle:
     def _killed_by_others(self) -> bool:
         return self._process.returncode == -signal.SIGKILL and not self._killed_by_us
 
+    @property
+    def _killed_for_memory(self) -> bool:
+        return self._killed_by_others and count_memory_kills() > self._memory_kills
+
     def _send(self, line: bytes) -> None:
         try:
             self._socket.sendall(line)
         except OSError as error:
             log.debug("worker %d no longer listens: %s", self.pid, error)
 
+    def _look(self, up_to_seconds: float) -> bool:
+        """Wait for a word of the worker."""
+        self._note_look(self._looked_at)
+        expected = self._looked_at + up_to_seconds
+        found = bool(self._selector.select(up_to_seconds))
+        self._note_look(expected)
+        return found
+
+    def _note_look(self, expected: float) -> None:
+        """Give the worker the time in which this process was stopped or starved: it may have stood still as well."""
+        now = time.monotonic()
+        if now - expected > STOOD_STILL_SECONDS:
+            self._busy_since += now - expected
+        self._looked_at = now
+
     def _receive(self, timeout_seconds: float, deadline_seconds: float) -> wire.Message | None:
         give_up = time.monotonic() + timeout_seconds
         while b"\n" not in self._buffer:
-            now = time.monotonic()
             deadline = self._busy_since + deadline_seconds
-            if not self._selector.select(max(0.0, min(give_up, deadline) - now)):
-                if time.monotonic() >= deadline:  # and no answer lies there: this process may have stood still itself
+            if not self._look(max(0.0, min(give_up, deadline) - time.monotonic())):
+                late = time.monotonic() >= self._busy_since + deadline_seconds
+                if late and not self._selector.select(0):  # a signal may have ended the look with an answer lying there
                     self.kill()
                     self._reap()
                     what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
                     raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
-                if time.monotonic() >= give_up:
+                if not late and time.monotonic() >= give_up:
                     return None
                 continue
             chunk = self._read()
             if not chunk:
-                raise Retry(Reason.WORKER_CRASHED, self._last_words(), Blame.WORKER)
+                words = self._last_words()
+                reason = Reason.KILLED if self._killed_for_memory else Reason.WORKER_CRASHED
+                raise Retry(reason, words, Blame.WORKER)
             if len(self._buffer) > wire.MAX_LINE_BYTES:
                 self.kill()
                 raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} never ends its line", Blame.WORKER)
@@ -200,3 +226,13 @@ class WorkerHandle:
                 line = raw.decode("utf-8", "backslashreplace").rstrip()
                 self._stderr.append(line)
                 log.warning("worker %d: %s", self.pid, line)
+
+
+def count_memory_kills() -> int:
+    """Return how many processes the kernel has killed since the boot because memory ran out, of the box or a cgroup."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            name, _, number = line.partition(" ")
+            if name == "oom_kill":
+                return int(number)
+    return 0
