@@ -1,6 +1,6 @@
 # Every verb does its own set-up: a machine needs python3 (3.11 or newer, with venv) and make, nothing else.
 #
-#   make demo STRIPS=12                                stop after 12 strips instead of at Ctrl-C
+#   make demo STRIPS=30                                stop after 30 strips instead of at Ctrl-C
 #   make test TESTS=tests/test_config.py               some of the tests
 #   make test JOBS=1                                   one after the other: most of them wait, so 3 at once suit 2 cores
 #   make soak SOAK_SHARE=0.1                           a tenth of the repetitions

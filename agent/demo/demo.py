@@ -21,6 +21,7 @@ import yaml
 
 from agent.demo.broker import Broker, broker_at, running_broker
 from agent.demo.child import last_lines, start_child, stop_child
+from agent.demo.pushes import MODEL, Pushes, put_model
 from agent.demo.screen import Screen, choose_screen, row_of
 from agent.demo.subscriber import Subscriber, Tally
 from agent.demo.truth import compare, read_truth
@@ -34,7 +35,6 @@ STRIPS_PER_SECOND = 2.0  # both cameras together
 INCOMPLETE_SECONDS = 3.0  # the usual minute is a long time in front of a screen
 PATIENCE_SECONDS = 30.0  # a result that is due and does not come for so long is missing
 STOP_SECONDS = 30.0
-MODEL = Path(__file__).with_name("model.onnx")
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ class Run:
     subscriber: Subscriber
     screen: Screen
     tally: Tally
+    pushes: Pushes
     service_state: str = "service starting"
     model_state: str = "no model yet: strips wait in the ledger"
 
@@ -69,13 +70,13 @@ def run_demo(strips: int | None, folder: Path | None, broker: str | None) -> int
         subscriber = Subscriber(used, f"strip-agent/{name}")
         stack.callback(subscriber.close, forget=broker is not None)
         _introduce(folder, used, strips)
-        _push_model(folder / "inbox")
+        put_model(folder / "inbox", 1, MODEL.read_bytes())
         service = start_child(_agent_command("run", config), folder / "service.log", _environment())
         stack.callback(stop_child, service, seconds=STOP_SECONDS)
         camera = start_child(_camera_command(folder, strips), folder / "camera.log", _environment())
         stack.callback(stop_child, camera, seconds=STOP_SECONDS)
         with contextlib.closing(choose_screen()) as screen:
-            run = Run(folder, service, camera, subscriber, screen, Tally())
+            run = Run(folder, service, camera, subscriber, screen, Tally(), Pushes(folder / "inbox"))
             _watch(run, stop)
             _wait_for_the_rest(run)
             _stop_service(run)
@@ -137,13 +138,6 @@ def _write_config(folder: Path, name: str, broker: Broker) -> Path:
     return path
 
 
-def _push_model(inbox: Path) -> None:
-    """Push as the exporter does: temporary name, then rename."""
-    temporary = inbox / ".demo.onnx.part"
-    temporary.write_bytes(MODEL.read_bytes())
-    temporary.rename(inbox / "demo.onnx")
-
-
 def _agent_command(command: str, config: Path) -> list[str]:
     return [sys.executable, "-m", "agent.cli", command, "--config", str(config)]
 
@@ -168,7 +162,7 @@ def _introduce(folder: Path, broker: Broker, strips: int | None) -> None:
 
   Two simulated cameras drop strips into folders: flexible circuits, some with defects, some files slow or broken.
   The service takes the bundled model from its inbox, scores every strip, writes its heatmap and publishes the result.
-  What you see below has come over MQTT.
+  Meanwhile a newer model is pushed, and then a damaged one. What you see below has come over MQTT.
 
   cameras   {", ".join(CAMERAS)}: {count}, {STRIPS_PER_SECOND:g} a second
   broker    {broker.name} at {broker.host}:{broker.port}
@@ -187,17 +181,19 @@ def _watch(run: Run, stop: threading.Event) -> None:
     phase = "Ctrl-C ends it with the audit"
     while not stop.is_set() and run.camera.poll() is None and run.service.poll() is None:
         _show_next(run, phase)
+        if said := run.pushes.push_next(len(run.tally.results)):
+            run.screen.say(said)
 
 
 def _wait_for_the_rest(run: Run) -> None:
-    """Stop the cameras and wait until each strip that they wrote has a result."""
+    """Stop the cameras and wait until each strip that they wrote has a result, and each push its answer."""
     stop_child(run.camera, seconds=STOP_SECONDS)
     written = {strip.key for strip in read_truth(run.folder / "truth.jsonl")}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while run.service.poll() is None and time.monotonic() < deadline:
-        if written <= run.tally.results.keys():
+        if written <= run.tally.results.keys() and not run.pushes.waiting:
             return
-        if _show_next(run, "cameras stopped; waiting for the last results"):
+        if _show_next(run, "cameras stopped; waiting for the last answers"):
             deadline = time.monotonic() + PATIENCE_SECONDS
 
 
@@ -225,6 +221,9 @@ def _show_next(run: Run, phase: str, timeout_seconds: float = 0.1) -> bool:
             run.screen.result(row_of(payload, message.arrived_ms))
         elif message.topic == "state/agent":
             run.service_state = "service online" if payload["online"] else f"service offline ({payload['reason']})"
+        elif message.topic.startswith("event/model/"):
+            if said := run.pushes.take(payload, len(run.tally.results)):
+                run.screen.say(said)
         elif message.topic.startswith("state/model/"):
             run.model_state = _describe_model(payload, run.model_state)
     run.screen.status(f"{run.service_state} · {run.model_state} · {phase}", _totals(run.tally))
@@ -234,7 +233,8 @@ def _show_next(run: Run, phase: str, timeout_seconds: float = 0.1) -> bool:
 def _describe_model(state: dict[str, Any], otherwise: str) -> str:
     if state["active_model_id"]:
         golden = ", golden strip reproduced" if state["golden"] == "passed" else ""
-        return f"model {state['active_model_id']} v{state['active_version']} active{golden}"
+        refused = f", refused last: {state['last_refused_reason']}" if state["last_refused_reason"] else ""
+        return f"model {state['active_model_id']} v{state['active_version']} active{golden}{refused}"
     if state["last_refused_reason"]:
         return f"model refused: {state['last_refused_reason']} ({state['last_refused_detail']})"
     return otherwise
@@ -266,6 +266,8 @@ Written by the cameras, and what the agent made of it: {_totals(run.tally)}
         print(f"  not so: {camera}/{file} ({what}) was judged {verdict}")
     for camera, file in found.missing:
         print(f"  MISSING: no result came for {camera}/{file}")
+    for said in run.pushes.said:
+        print(f"  model {said}")
     print(f"\nHeatmaps: {run.folder / 'heatmaps'}")
     pictures = [result for result in run.tally.results.values() if result["preview_path"]]
     if pictures:
@@ -277,4 +279,4 @@ Written by the cameras, and what the agent made of it: {_totals(run.tally)}
             failed = True
             log = run.folder / f"{name}.log"
             print(f"\nThe {name} ended with exit code {child.returncode}; the end of {log}:\n{last_lines(log)}")
-    return not (failed or found.missing or run.tally.gaps)
+    return not (failed or found.missing or run.tally.gaps or run.pushes.wrong)

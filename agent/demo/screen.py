@@ -99,6 +99,10 @@ class Screen(Protocol):
         """Show one result."""
         ...
 
+    def say(self, text: str) -> None:
+        """Say what happened beside the strips."""
+        ...
+
     def status(self, text: str, totals: str) -> None:
         """Say how things stand."""
         ...
@@ -130,6 +134,10 @@ class PlainScreen:
             flush=True,
         )
 
+    def say(self, text: str) -> None:
+        """Print it."""
+        print(f">> {text}", flush=True)
+
     def status(self, text: str, totals: str) -> None:
         """Print the state when it is new; the totals speak through the rows."""
         del totals
@@ -158,6 +166,10 @@ class LiveScreen:
     def result(self, row: Row) -> None:
         """Add the row; the oldest leaves when the screen is full."""
         self._rows.append(row)
+
+    def say(self, text: str) -> None:
+        """Print it above the table, where it stays."""
+        self._console.print(f">> {text}", markup=False, highlight=False)
 
     def status(self, text: str, totals: str) -> None:
         """Put both under the table."""

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _start_endless_demo(folder: Path) -> subprocess.Popen[str]:
-    """Start a demo without end and return when it has shown its first result."""
+def _start_endless_demo(folder: Path, until: str = "top_000000") -> subprocess.Popen[str]:
+    """Start a demo without end and return when it has shown this, by default its first result."""
     command = [sys.executable, "-m", "agent.cli", "demo", "--folder", str(folder)]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "top_000000" in line:
+        if until in line:
             return demo
     demo.stdout.close()
-    pytest.fail(f"the demo ended with {demo.wait()} before its first result")
+    pytest.fail(f"the demo ended with {demo.wait()} before it showed {until!r}")
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -57,6 +57,18 @@ def test_the_demo_finds_good_defective_and_broken_strips(tmp_path: Path, capfd: 
     assert "MISSING" not in shown
     assert len(list(tmp_path.glob("*/heatmaps/**/*.png"))) == 5
     assert set(psutil.Process().children()) <= before
+
+
+def test_a_good_push_goes_live_and_a_damaged_one_is_refused_while_strips_go_on(tmp_path: Path) -> None:
+    """Both answers are shown as they come and once more at the end, and no strip is missing."""
+    demo = _start_endless_demo(tmp_path, until="find nothing): rejected")
+    demo.send_signal(signal.SIGINT)
+    shown, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0, shown
+    assert "model v2 (a newer version): activated, golden strip reproduced" in shown
+    assert "model v3 (a layer of it zeroed, so that it would find nothing): rejected, golden_mismatch" in shown
+    assert "MISSING" not in shown
+    assert "NOT AS IT SHOULD BE" not in shown
 
 
 @pytest.mark.usefixtures("_same_strips")

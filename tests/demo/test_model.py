@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from agent.contract import ModelDescription, Port, check_model
-from agent.demo.demo import MODEL
+from agent.demo.pushes import MODEL, set_version, zero_weights
 from agent.demo.strips import make_strip
 
 UNSEEN = 5  # seeds that neither the training nor the held-out test of tools/train_demo_model.py knows
@@ -50,3 +50,16 @@ def test_the_bundled_model_tells_good_strips_from_defective_ones(
             assert truth.mask[np.unravel_index(heatmap.argmax(), heatmap.shape)]
         else:
             assert heatmap.max() < 0.4
+
+
+def test_the_models_that_the_demo_pushes_are_what_it_says(session: onnxruntime.InferenceSession) -> None:
+    """The newer one computes the same and says another version; the damaged one loads, runs and finds nothing."""
+    strip, _ = make_strip(np.random.default_rng([UNSEEN, 0]), defects=2)
+    fed = {"input": strip[None, :3] / np.float32(255)}
+    (right,) = session.run(["output"], fed)
+    newer = onnxruntime.InferenceSession(set_version(MODEL.read_bytes(), 300))
+    assert newer.get_modelmeta().custom_metadata_map["strip_agent.version"] == "300"
+    np.testing.assert_array_equal(newer.run(["output"], fed)[0], right)
+    damaged = onnxruntime.InferenceSession(zero_weights(MODEL.read_bytes()))
+    assert right[0, 0].max() > 0.9
+    assert damaged.run(["output"], fed)[0][0, 0].max() < 0.1

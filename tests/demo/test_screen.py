@@ -11,7 +11,8 @@ from rich.console import Console
 from agent.config_check import check_environment
 from agent.config_file import load_config
 from agent.demo.broker import Broker
-from agent.demo.demo import _environment, _make_folder, _push_model, _write_config
+from agent.demo.demo import _environment, _make_folder, _write_config
+from agent.demo.pushes import MODEL, put_model
 from agent.demo.screen import BAR_CELLS, LiveScreen, PlainScreen, bar, columns_that_fit, row_of
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def test_the_demos_configuration_is_accepted_and_the_model_is_in_the_inbox(tmp_p
     path = _write_config(folder, "demo", Broker("127.0.0.1", 1883, "mosquitto"))
     config = load_config(path, {})
     assert [problem for problem in check_environment(config) if not problem.warning] == []
-    _push_model(folder / "inbox")
-    assert [file.name for file in config.models.inbox.iterdir()] == ["demo.onnx"]
+    put_model(folder / "inbox", 1, MODEL.read_bytes())
+    assert [file.name for file in config.models.inbox.iterdir()] == ["flex-demo-1.onnx"]
 
 
 def test_the_services_of_the_demo_do_not_see_settings_of_another_service(monkeypatch: pytest.MonkeyPatch) -> None:
