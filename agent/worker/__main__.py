@@ -7,7 +7,6 @@ output is nobody's: the protocol has a descriptor of its own, and everything pri
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import queue
@@ -23,20 +22,19 @@ from agent import wire
 from agent.errors import Reject, Retry
 from agent.wire import Job, Loaded, Refused, Setup
 from agent.worker.memory import set_limit
+from agent.worker.process import die_with_the_supervisor, give_memory_back, set_oom_score, step_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agent.worker.judge import Fetched, Judge
 
-PR_SET_PDEATHSIG = 1
 REST_SECONDS = 0.5  # without a strip
-OOM_SCORE = {"candidate": 1000, "worker": 500}
 
 
 def main() -> None:
     """Run until the supervisor is gone."""
-    _die_with_the_supervisor()
+    die_with_the_supervisor()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with socket.socket(fileno=int(sys.argv[1])) as link, link.makefile("rb") as lines:
@@ -91,10 +89,10 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
         )
     )
     judge = Judge.of(model, setup)
-    _give_memory_back()
+    give_memory_back()
     for number, fetched in enumerate(_fetch_ahead(judge, lines)):
         if number == 0:  # a candidate that gets strips has been accepted
-            _set_oom_score("worker")
+            set_oom_score("worker")
         link.sendall(wire.encode(judge.answer(fetched)))
 
 
@@ -120,7 +118,7 @@ def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
         try:
             fetched = ahead.get(timeout=None if rested else REST_SECONDS)
         except queue.Empty:  # what many strips in a row left in the allocator is nobody's now
-            _give_memory_back()
+            give_memory_back()
             rested = True
             continue
         if fetched is None:
@@ -129,30 +127,12 @@ def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
         yield fetched
 
 
-def _die_with_the_supervisor() -> None:
-    parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent or parent == 1:  # it died before the signal was armed
-        sys.exit(0)
-
-
 def _limit(setup: Setup) -> None:
-    _set_oom_score(setup.role)
+    set_oom_score(setup.role)
+    if setup.role == "candidate":
+        step_back()
     if setup.memory_mib is not None:
         set_limit(setup.memory_mib)
-
-
-def _set_oom_score(role: str) -> None:
-    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE[role]), encoding="ascii")
-
-
-def _give_memory_back() -> None:
-    """Return what is free to the system; glibc keeps it otherwise."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 if __name__ == "__main__":
