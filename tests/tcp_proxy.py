@@ -33,6 +33,8 @@ class TcpProxy:
         """1: byte at a time."""
         self.chunk_seconds = 0.0
         """Pause after each chunk."""
+        self.watch: Callable[[], Callable[[str, bytes], None]] | None = None
+        """Called for each new connection; what it returns gets each chunk that passes: ("agent" or "broker", bytes)."""
         self.accepted = 0
         """Connections so far."""
         self.requests_bytes = 0
@@ -93,6 +95,7 @@ class TcpProxy:
 
     def _carry(self, agent: socket.socket, broker: socket.socket) -> None:
         """Carry both directions of one connection until one side ends it."""
+        look = self.watch() if self.watch is not None else lambda _sender, _data: None
         with agent, broker, contextlib.suppress(OSError):
             for sock in (agent, broker):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,8 +110,10 @@ class TcpProxy:
                         return
                     if source is agent:
                         self.requests_bytes += len(data)
+                        look("agent", data)
                         broker.sendall(data)
                     elif not self.answers_dropped:
+                        look("broker", data)
                         agent.sendall(data)
                     if self.chunk_seconds:
                         time.sleep(self.chunk_seconds)

@@ -442,6 +442,76 @@ def test_a_topic_that_is_denied_over_mqtt_5_stays_pending_and_the_others_go_on(
         publisher.close("test")
 
 
+# With it mosquitto 2.0 ends the connection when it has answered a message that it denies.
+HANGS_UP = "\nmax_queued_messages 0"
+
+
+@needs_mosquitto
+def test_a_broker_that_hangs_up_on_what_it_denies_gets_the_rest(tmp_path: Path, outbox: ListOutbox) -> None:
+    """A denied topic is not tried again at once on each new connection, or nothing else would ever get through."""
+    allowed = "topic readwrite strip-agent/insp1/event/strip/side"  # no state at all
+    with Broker(tmp_path, _acl(tmp_path, allowed, "topic read strip-agent/#") + HANGS_UP) as broker:
+        publisher = Publisher(
+            make_config(broker.port), outbox, clock=FastClock(), jitter=lambda: 0.0, stall_seconds=STALL_SECONDS * 20
+        )
+        publisher.set_state("state/health", b"{}")
+        for _ in range(20):
+            fill(outbox, 1)
+            fill(outbox, 1, topic="event/strip/side")
+        step_until(publisher, lambda: len(outbox.acknowledged) == 20, "the allowed topic went through", 30)
+        assert {message.topic for message in outbox.pending.values()} == {"event/strip/top"}
+        assert "not_authorized" in publisher.status().alarms
+        broker.reload(_acl(tmp_path, "topic readwrite strip-agent/#") + HANGS_UP)
+        drain(publisher, outbox)
+        publisher.close("test")
+
+
+@needs_mosquitto
+def test_a_broker_that_hangs_up_on_what_it_denies_over_mqtt_3_is_not_called_verified(
+    tmp_path: Path, outbox: ListOutbox
+) -> None:
+    """What did not come back stays in doubt on the next connection, until something on its topic does."""
+    acl = _acl(tmp_path, "topic readwrite strip-agent/insp1/state/#", "topic read strip-agent/#")
+    with Broker(tmp_path, acl + HANGS_UP) as broker:
+        clock = FastClock()
+        publisher = Publisher(
+            make_config(broker.port, protocol="3.1.1"), outbox, clock=clock, jitter=lambda: 0.0, stall_seconds=60
+        )
+        fill(outbox, 1)
+        drain(publisher, outbox)
+        step_until(publisher, lambda: publisher.status().delivery == "down", "it hung up")
+        connect(publisher)
+        publisher.step(0.1)
+        assert publisher.status().delivery == "unverified"
+        clock.forward_seconds = 11.0
+        publisher.step(0.1)
+        assert publisher.status().alarms == ("delivery_unverified",)
+        broker.reload(_acl(tmp_path, "topic readwrite strip-agent/#") + HANGS_UP)
+        wait_for(lambda: "Reloading config" in broker.log, "mosquitto read the new access list")
+        fill(outbox, 1)
+        step_until(publisher, lambda: publisher.status().delivery == "verified", "a result came back")
+        assert publisher.status().alarms == ()
+        publisher.close("test")
+
+
+def test_a_connection_that_holds_ends_the_alarm_about_those_before(broker: Broker) -> None:
+    """`unstable_connection` is about now, not about last month."""
+    with TcpProxy(broker.port) as proxy:
+        clock = FastClock()
+        publisher = Publisher(make_config(proxy.port), ListOutbox(), clock=clock, jitter=lambda: 0.0, stall_seconds=60)
+        for _ in range(3):
+            connect(publisher)
+            proxy.cut()
+            step_until(publisher, lambda: not publisher.status().connected, "it noticed")
+        connect(publisher)
+        assert publisher.status().alarms == ("unstable_connection",)
+        clock.forward_seconds = 31.0
+        publisher.step(0.0)
+        assert publisher.status().connected
+        assert publisher.status().alarms == ()
+        publisher.close("test")
+
+
 @needs_mosquitto
 def test_a_denied_state_is_an_alarm_and_does_not_stop_results(tmp_path: Path, outbox: ListOutbox) -> None:
     """Results matter more than the tidy display of a state."""

@@ -127,7 +127,7 @@ class _Run:
             self.under_way.clear()
             self.sent_on_this_connection.clear()
             self.window.start_again()
-            self.holds.clear()
+            self.holds.begin(self.now)
         if reply in {"outbox fails", "outbox works"}:
             self.outbox.broken = reply == "outbox fails"
         if not self.under_way:

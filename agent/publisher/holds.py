@@ -1,6 +1,7 @@
 """Topics that the broker refuses: each is left alone for a while and then tried with a single message.
 
-One camera that the broker's access list forgot must not keep the results of the others in the box.
+One camera that the broker's access list forgot must not keep the results of the others in the box. A hold outlives the
+connection: some brokers hang up on a message that they refuse, and would do so at once on every connection.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class _Hold:
 
 
 class Holds:
-    """The refused topics of one connection."""
+    """The refused topics."""
 
     def __init__(self) -> None:
         self._holds: dict[str, _Hold] = {}
@@ -82,6 +83,8 @@ class Holds:
         """When the next topic has rested long enough (monotonic); None when none rests."""
         return min((hold.until for hold in self._holds.values() if hold.until > now), default=None)
 
-    def clear(self) -> None:
-        """Forget all: a new connection may have other rights."""
-        self._holds.clear()
+    def begin(self, now: float) -> None:
+        """Begin with a new connection: what was being tried when the last one ended counts as refused."""
+        for topic, hold in list(self._holds.items()):
+            if hold.stage is _Stage.TRYING:
+                self.refuse(topic, hold.alarm, now)

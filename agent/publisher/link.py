@@ -78,7 +78,7 @@ class Link:
         found = {
             "login_refused": self._login_refused,
             "session_taken_over": now < self._taken_over_until,
-            "unstable_connection": self._short_lives >= _SHORT_LIVES_THAT_ALARM,
+            "unstable_connection": self._short_lives >= _SHORT_LIVES_THAT_ALARM and not self._stable(now),
             "broker_unreachable": not self._online and now - lost_at >= _UNREACHABLE_SECONDS,
         }
         return {alarm for alarm, is_set in found.items() if is_set}
@@ -173,9 +173,13 @@ class Link:
                 self._refused(end, protocol, now)
         return end
 
+    def _stable(self, now: float) -> bool:
+        return self._online and now - self._connected_at >= _STABLE_SECONDS
+
     def _lost(self, end: mqtt.Ended, now: float) -> None:
+        stable = self._stable(now)
         self._online = False
-        if now - self._connected_at >= _STABLE_SECONDS:
+        if stable:
             self._failures = self._short_lives = 0
         else:
             self._short_lives += 1

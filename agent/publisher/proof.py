@@ -10,6 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from agent.mqtt import Connection
 
 _REMEMBERED = 64  # more than a window: an answer may come late, but not that late
@@ -18,17 +20,26 @@ _REMEMBERED = 64  # more than a window: an answer may come late, but not that la
 class Proof:
     """What has come back on one connection."""
 
-    def __init__(self, connection: Connection, subscribed: str) -> None:
-        """Begin with a new connection; `subscribed` is a topic that it is subscribed to for other reasons."""
+    def __init__(self, connection: Connection, subscribed: str, doubtful: Collection[str] = ()) -> None:
+        """Begin with a new connection; `subscribed` is a topic that it is subscribed to for other reasons.
+
+        `doubtful` are topics on which nothing came back before: the broker may have hung up on what it denies.
+        """
         self._connection = connection
         self._subscribed = subscribed
+        self._doubtful = set(doubtful)
         self._waiting: dict[str, deque[bytes]] = {}
         self._proven: set[str] = set()
 
     @property
     def complete(self) -> bool:
-        """Every topic that was used on this connection has brought a message back."""
-        return bool(self._proven) and not self._waiting
+        """Every topic that was used has brought a message back."""
+        return bool(self._proven) and not self.unproven
+
+    @property
+    def unproven(self) -> set[str]:
+        """The topics that were used and have brought nothing back."""
+        return self._doubtful | set(self._waiting)
 
     def before_publish(self, topic: str, payload: bytes) -> None:
         """Watch out for this message, if nothing has come back from its topic yet."""
@@ -44,6 +55,7 @@ class Proof:
         """Note that a message came in; returns whether its topic is one that this subscribed to."""
         if payload in self._waiting.get(topic, ()):
             del self._waiting[topic]
+            self._doubtful.discard(topic)
             self._proven.add(topic)
             if topic != self._subscribed:
                 self._connection.unsubscribe(topic)

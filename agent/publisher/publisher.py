@@ -185,16 +185,17 @@ class Publisher:
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
         connection = self._link.connection
+        doubtful = () if self._proof is None else self._proof.unproven - {self._presence.topic}
         self._proof = None
         if connection is not None:
             connection.subscribe(self._presence.topic)
             if connection.protocol == "3.1.1":
-                self._proof = Proof(connection, self._presence.topic)
+                self._proof = Proof(connection, self._presence.topic, doubtful)
         self._pace.begin(connected.receive_maximum)
         self._presence.birth_arrived = False
-        self._progress_at = self._unverified_since = now
+        self._progress_at = now
         self._since_ms = self._wall_ms()
-        self._holds.clear()
+        self._holds.begin(now)
         self._window.start_again()
         self._state_ids.clear()
         self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
@@ -258,7 +259,6 @@ class Publisher:
             self._since_ms = self._wall_ms()
         self._window.start_again()
         self._state_ids.clear()
-        self._proof = None
 
     def _check_progress(self, now: float) -> None:
         if not self._owed():
@@ -276,6 +276,12 @@ class Publisher:
     def _room(self) -> int:
         return self._pace.size - self._owed()
 
+    def _outbox_room(self) -> int:
+        if self._pace.link_works:
+            return self._room()
+        # No state may be sent because all of them are held: then one result finds out whether the link answers.
+        return int(not self._owed() and self._states.all_sent(self._holds.held))
+
     def _send(self, connection: mqtt.Connection, now: float) -> None:
         self._window.go_back(self._holds.wake(now))
         if self._window.empty and now >= self._rescan_at:
@@ -290,7 +296,7 @@ class Publisher:
             else:
                 self._state_ids[packet_id] = topic
                 self._holds.sent(topic)
-        for message in self._window.take(self._room(), self._holds, now) if self._pace.link_works else ():
+        for message in self._window.take(self._outbox_room(), self._holds, now):
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
             except mqtt.CannotSend as error:
@@ -309,12 +315,13 @@ class Publisher:
     def _make_status(self, now: float) -> PublisherStatus:
         connection = self._link.connection
         worth = delivery(connection, self._holds, self._proof)
-        if worth != "unverified":
+        # A broker that hangs up on what it denies must not begin the time anew with each connection.
+        if worth != "unverified" and not (worth == "down" and self._proof is not None and self._proof.unproven):
             self._unverified_since = now
         alarms = self._link.alarms(now) | self._holds.alarms
         if self._window.in_trouble:
             alarms.add("outbox_error")
-        if now - self._unverified_since >= _PROOF_SECONDS:
+        if worth == "unverified" and now - self._unverified_since >= _PROOF_SECONDS:
             alarms.add("delivery_unverified")
         return PublisherStatus(
             connected=connection is not None,
