@@ -25,7 +25,7 @@ REAP_SECONDS = 5.0
 STDERR_LINES_KEPT = 20
 STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 1.0
-STOOD_STILL_SECONDS = 1.0  # between two looks at a worker: longer, and this process itself was kept from looking
+STOOD_STILL_SECONDS = 1.0  # a look at a worker that comes later than this shows that this process was kept from it
 
 
 class WorkerHandle:
@@ -158,19 +158,16 @@ class WorkerHandle:
             log.debug("worker %d no longer listens: %s", self.pid, error)
 
     def _look(self, up_to_seconds: float) -> bool:
-        """Wait for a word of the worker."""
-        self._note_look(self._looked_at)
-        expected = self._looked_at + up_to_seconds
-        found = bool(self._selector.select(up_to_seconds))
-        self._note_look(expected)
-        return found
+        """Wait for a word of the worker.
 
-    def _note_look(self, expected: float) -> None:
-        """Give the worker the time in which this process was stopped or starved: it may have stood still as well."""
-        now = time.monotonic()
-        if now - expected > STOOD_STILL_SECONDS:
-            self._busy_since += now - expected
-        self._looked_at = now
+        The time in which this process was stopped or starved is not the worker's, which may have stood still as well.
+        """
+        before = self._looked_at
+        found = bool(self._selector.select(up_to_seconds))
+        self._looked_at = time.monotonic()
+        if self._looked_at - before > up_to_seconds + STOOD_STILL_SECONDS:
+            self._busy_since += self._looked_at - before
+        return found
 
     def _receive(self, timeout_seconds: float, deadline_seconds: float) -> wire.Message | None:
         give_up = time.monotonic() + timeout_seconds

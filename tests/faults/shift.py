@@ -1,0 +1,201 @@
+"""A shift at the line: cameras that go on writing whatever happens to the box, and what the box was promised to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tests.box import Box, unique_results
+from tests.broker import wait_for
+from tests.faults.judging import Verdict, Written, judge, strip_of
+from tests.models import difference_model
+from tests.strips import write_strip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+    from tests.broker import Subscriber
+
+HEIGHT, WIDTH = 128, 128
+TEMPLATES = 6
+
+
+def make_box(folder: Path, port: int, *, cameras: tuple[str, ...] = ("top", "side"), **sections: Any) -> Box:
+    """Make a box with a model for small strips."""
+    box = Box(folder / "box", port, cameras=cameras, **sections)
+    difference_model(box.inbox / "model.onnx", height=HEIGHT, width=WIDTH)
+    return box
+
+
+class Cameras:
+    """While it is open, each camera writes so many strips a second; every third strip has a defect."""
+
+    def __init__(self, box: Box, folder: Path, strips_per_second: Mapping[str, float]) -> None:
+        self.anomalous: Written = set()
+        """Those of `written` that have a defect."""
+        self.pause = threading.Event()
+        """Set, nothing is written."""
+        self._box = box
+        self._rates = dict(strips_per_second)
+        self._written: dict[str, list[str]] = {camera: [] for camera in strips_per_second}
+        self._templates = [folder / f"template{number}.tif" for number in range(TEMPLATES)]
+        for number, path in enumerate(self._templates):
+            defect = number % 3 == 0
+            write_strip(path, defect=defect, seed=number, height=HEIGHT, width=WIDTH, dtype="uint8", channels=3)
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(camera,)) for camera in strips_per_second]
+
+    @property
+    def written(self) -> Written:
+        """What they have written so far."""
+        return {(camera, name) for camera, names in list(self._written.items()) for name in list(names)}
+
+    def in_order(self, camera: str) -> list[str]:
+        """Return what a camera has written, in that order."""
+        return list(self._written[camera])
+
+    def set_rates(self, strips_per_second: Mapping[str, float]) -> None:
+        """Write faster or slower from now on."""
+        self._rates.update(strips_per_second)
+
+    def template(self, number: int) -> Path:
+        """Return the file that a camera's strip of this number is a copy of."""
+        return self._templates[number % TEMPLATES]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Write no more."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, camera: str) -> None:
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            due = max(due + 1 / self._rates[camera], time.monotonic() - 1.0)  # after a pause no more than a second's
+            if self.pause.is_set():
+                continue
+            number = len(self._written[camera])
+            name = f"{number:06d}.tif"
+            part = self._box.camera(camera) / f"{name}.part"
+            shutil.copyfile(self.template(number), part)
+            part.rename(part.with_suffix(""))
+            if number % 3 == 0:
+                self.anomalous.add((camera, name))
+            self._written[camera].append(name)
+
+
+def judge_shift(box: Box, subscriber: Subscriber, cameras: Cameras, *, seconds: float = 120) -> Verdict:
+    """Let both judges speak; nothing is invalid, and what has a defect is the very thing that is anomalous."""
+    cameras.stop()
+    verdict = judge(box, subscriber, cameras.written, seconds=seconds)
+    assert verdict.invalid == 0, [result for result in verdict.results if result["verdict"] == "invalid"][:3]
+    found = {strip_of(result) for result in verdict.results if result["verdict"] == "anomalous"}
+    assert found == cameras.anomalous, found ^ cameras.anomalous
+    return verdict
+
+
+def heard(subscriber: Subscriber) -> int:
+    """Return how many strip messages have arrived, repeats included."""
+    return len(subscriber.messages("/event/strip/"))
+
+
+def wait_for_progress(subscriber: Subscriber, strips: int = 1, seconds: float = 60) -> float:
+    """Wait until more messages arrive; return the seconds that took."""
+    began, before = time.monotonic(), heard(subscriber)
+    wait_for(lambda: heard(subscriber) >= before + strips, f"{strips} more results arrive", seconds)
+    return time.monotonic() - began
+
+
+def worker_pid(box: Box) -> int:
+    """Wait until a worker takes strips; return its process id."""
+    found: list[int] = []
+
+    def at_work() -> bool:
+        found[:] = [pid] if (pid := box.ask("status")["workers"]["default"]["pid"]) else []
+        return bool(found)
+
+    wait_for(at_work, f"a worker is there (see {box.log_file})", 60)
+    return found[0]
+
+
+def attempts_of(box: Box) -> dict[str, int]:
+    """Return camera/file -> workers that were lost on it, for all strips of the ledger."""
+    strips = box.ask("strips_list", limit=100_000)["strips"]
+    return {f"{strip['camera']}/{strip['file']}": strip["attempts"] for strip in strips}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What the supervisor uses at rest."""
+
+    pss_mib: float
+    descriptors: int
+    threads: int
+
+    def __str__(self) -> str:
+        """Say it in the words of the table."""
+        return f"{self.pss_mib:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
+
+
+def use_at_rest(box: Box, looks: int = 30) -> Use:
+    """Wait until nothing is to be done; return the least that the supervisor uses in some looks at it."""
+    assert box.process is not None
+    process = psutil.Process(box.process.pid)
+
+    def rests() -> bool:
+        health = box.ask("status")["health"]
+        return bool(health["strips_pending"] == 0 and health["outbox_depth"] == 0 and health["slots_ready"] == 1)
+
+    wait_for(rests, f"nothing is left to do (see {box.log_file})", 180)
+    seen = []
+    for _ in range(looks):
+        time.sleep(0.1)  # what is given back a little later is not used
+        seen.append(Use(supervisor_mib(box), process.num_fds(), process.num_threads()))
+    return Use(*(min(getattr(use, name) for use in seen) for name in ("pss_mib", "descriptors", "threads")))
+
+
+def supervisor_mib(box: Box) -> float:
+    """Return the supervisor's own memory: what it has allocated, without the libraries' files."""
+    assert box.process is not None
+    return anonymous_mib(box.process.pid)
+
+
+def anonymous_mib(pid: int) -> float:
+    """Return a process's proportional part of the memory that is no file's, in MiB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    found = re.search(r"^Pss_Anon:\s+(\d+) kB", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def newest_health(subscriber: Subscriber) -> dict[str, Any]:
+    """Return the newest `state/health`."""
+    health: dict[str, Any] = json.loads(subscriber.payloads("/state/health")[-1])
+    return health
+
+
+def by_commit(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """Return the results in the order of their commit."""
+    return sorted(unique_results(subscriber).values(), key=lambda result: int(result["seq"]))
+
+
+def threads_of(pid: int) -> list[int]:
+    """Return the kernel's ids of a process's threads."""
+    return [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
