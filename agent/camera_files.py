@@ -75,6 +75,9 @@ class CameraFiles:
                 self._dispose_at = self._clock() + PAUSE_SECONDS
                 self._disposed_up_to = strip.row
                 return
+            if outcome == "gone" and self._folder_proves_nothing():
+                self._dispose_at = self._clock() + PAUSE_SECONDS
+                return
             if outcome != "done":
                 log.warning("camera %s: %s stays: its file is %s", camera.name, show_name(strip.path), outcome)
             self._ledger.strips.disposed(strip.row, outcome)
@@ -85,6 +88,8 @@ class CameraFiles:
         before = int(now - self._keep_days * DAY_MS)
         if now < BUILT_MS or self._folder_is_away(self._camera.name):
             return 0
+        if self._camera.when_done == "keep" and self._folder_proves_nothing():
+            return 0
         batch = self._ledger.purge.old_strips(self._camera.name, before, self._looked_up_to, BATCH)
         gone = [strip.row for strip in batch if self._file_is_gone(strip)]
         self._ledger.purge.forget(gone)
@@ -92,6 +97,14 @@ class CameraFiles:
         if not batch:
             self._rows_at = self._clock() + ROWS_EVERY_SECONDS
         return len(gone)
+
+    def _folder_proves_nothing(self) -> bool:
+        """Say whether the folder is empty: then it may be the place of a share that is not mounted."""
+        try:
+            with os.scandir(self._camera.folder) as entries:
+                return next(entries, None) is None
+        except OSError:
+            return True
 
     def _file_is_gone(self, strip: Strip) -> bool:
         """Look whether a scan could find the strip again."""

@@ -33,6 +33,8 @@ class Intake:
         self._ledger = ledger
         self._max_file_bytes = max_file_bytes
         self._first_scan_recorded = ledger.strips.camera_was_scanned(camera.name)
+        if any(balance.camera == camera.name and balance.waiting for balance in ledger.report.balances()):
+            watcher.expect_files()
 
     def step(self) -> int:
         """Begin what has settled; return how many files that were."""

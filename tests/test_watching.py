@@ -20,7 +20,7 @@ import pytest
 from agent.config import Camera
 from agent.records import FileIdentity, SettledFile
 from agent.watching import CameraWatcher, events, folder, watcher
-from agent.watching.mounts import file_system_of, gives_events
+from agent.watching.mounts import gives_events, mount_of
 from agent.watching.scan import Found, Scan
 
 if TYPE_CHECKING:
@@ -682,7 +682,7 @@ def test_polling_needs_no_events(root: Path, start: Start) -> None:
 
 def test_network_file_systems_are_polled(root: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` goes by the type of the file system; `events` insists."""
-    monkeypatch.setattr(folder, "file_system_of", lambda _: "nfs4")
+    monkeypatch.setattr(folder, "mount_of", lambda _: ("/", "nfs4"))
     line = start(root).ready()
     assert (line.state, line.watcher.status().detail.split()[0]) == ("polling", "nfs4")
     insisting = start(root, watch="events").ready()
@@ -890,10 +890,10 @@ broken line
 )
 def test_the_file_system_is_found_by_the_longest_mount_point(path: str, file_system: str, has_events: bool) -> None:
     """With the kernel's octal escapes, by whole names, and the last of mounts on top of each other."""
-    assert file_system_of(path, MOUNTINFO) == file_system
+    assert mount_of(path, MOUNTINFO)[1] == file_system
     assert gives_events(file_system) == has_events
 
 
 def test_the_real_mount_table_can_be_read() -> None:
     """This machine's root has a file system."""
-    assert file_system_of("/proc/self") == "proc"
+    assert mount_of("/proc/self") == ("/proc", "proc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import stat
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.watching.events import FolderEvents, Hints
-from agent.watching.mounts import file_system_of, gives_events
+from agent.watching.mounts import gives_events, mount_of
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
 
     from agent.config import Camera
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 EVENTS_RETRY_SECONDS = 60.0
@@ -33,16 +36,30 @@ class Folder:
         self.state = "starting"
         self.detail = ""
         self.next_check = -math.inf  # monotonic seconds
+        self.files_expected = False  # strips wait whose files are in it
         self._camera = camera
         self._pattern = pattern
         self._hints = hints
         self._clock = clock
         self._identity: tuple[str, int, int] | None = None
+        self._mount_point = ""  # of what held the folder when it was entered last
         self._events: FolderEvents | None = None
         self._events_retry_at = math.inf
+        self._said = ("", "")
 
     def check(self) -> bool:
-        """Look at the folder, at most once a second; return True when it was entered: everything in it may be new.
+        """Look at the folder, at most once a second; return True when it was entered: everything in it may be new."""
+        entered = self._check()
+        if self._said != (self.state, self.detail):
+            self._said = (self.state, self.detail)
+            why = f" ({self.detail})" if self.detail else ""
+            log.log(
+                logging.INFO if self.root else logging.WARNING, "camera %s: %s%s", self._camera.name, self.state, why
+            )
+        return entered
+
+    def _check(self) -> bool:
+        """Do so.
 
         Watches follow the inode, not the name, and end silently with a mount: so the name is compared with the inode.
         """
@@ -64,7 +81,11 @@ class Folder:
         identity = (root, found.st_dev, found.st_ino)
         if identity == self._identity and healthy and now < self._events_retry_at:
             return False
-        self._enter(identity)
+        mount_point, file_system = mount_of(root)
+        if why := self._nothing_is_mounted(root, mount_point):
+            self._leave("missing", f"{self._camera.folder}: {why}")
+            return False
+        self._enter(identity, mount_point, file_system)
         return True
 
     def watch(self, folder: str) -> bool:
@@ -74,7 +95,8 @@ class Folder:
     def is_gone(self) -> bool:
         """Whether the folder went away since the last `check`; if so, the next one looks at once."""
         try:
-            gone = not stat.S_ISDIR(Path(self.root).stat().st_mode)
+            found = Path(self.root).stat()
+            gone = (self.root, found.st_dev, found.st_ino) != self._identity
         except OSError:
             gone = True
         if gone:
@@ -85,10 +107,29 @@ class Folder:
         """Stop following."""
         self._leave("closed", "")
 
-    def _enter(self, identity: tuple[str, int, int]) -> None:
+    def _nothing_is_mounted(self, root: str, mount_point: str) -> str:
+        """Say why an empty folder proves nothing about the files that were in it, "" where it does or is not empty.
+
+        The place of a share that is not mounted is an empty folder. Once anything lies in it, it is a folder like any.
+        """
+        held = self._mount_point
+        unmounted = len(mount_point) < len(held) and f"{root}/".startswith(f"{held.rstrip('/')}/")
+        if not (unmounted or self.files_expected):
+            return ""
+        try:
+            with os.scandir(root) as entries:
+                if next(entries, None) is not None:
+                    return ""
+        except OSError as error:
+            return error.strerror or str(error)
+        if unmounted:
+            return f"nothing is mounted on {held} any more"
+        return "empty although strips wait whose files were in it; is something to be mounted there?"
+
+    def _enter(self, identity: tuple[str, int, int], mount_point: str, file_system: str) -> None:
         self._leave("polling", "")
         self.root, self._identity = identity[0], identity
-        file_system = file_system_of(self.root)
+        self._mount_point, self.files_expected = mount_point, False
         if self._camera.watch == "poll":
             self.detail = "so configured"
         elif self._camera.watch == "auto" and not gives_events(file_system):

@@ -21,8 +21,8 @@ def gives_events(file_system: str) -> bool:
     return file_system.partition(".")[0] not in WITHOUT_EVENTS
 
 
-def file_system_of(path: str, mountinfo: bytes | None = None) -> str:
-    """Name the type of the file system that `path` (absolute, without links) is on, "" when it cannot be told.
+def mount_of(path: str, mountinfo: bytes | None = None) -> tuple[str, str]:
+    """Return mount point and type of the file system that holds `path` (absolute, without links); "" if not known.
 
     Format: proc_pid_mountinfo(5). The longest mount point that holds the path counts, the last one of equals.
     """
@@ -30,9 +30,9 @@ def file_system_of(path: str, mountinfo: bytes | None = None) -> str:
         try:
             mountinfo = MOUNTINFO.read_bytes()
         except OSError:
-            return ""
+            return "", ""
     wanted = os.fsencode(path).rstrip(b"/") + b"/"
-    longest, file_system = b"", ""
+    longest, mount = b"", ("", "")
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(b" - ")
         fields = before.split(b" ")
@@ -41,5 +41,5 @@ def file_system_of(path: str, mountinfo: bytes | None = None) -> str:
         mount_point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields[4])
         prefix = mount_point.rstrip(b"/") + b"/"
         if wanted.startswith(prefix) and len(prefix) >= len(longest):
-            longest, file_system = prefix, after.split(b" ")[0].decode(errors="replace")
-    return file_system
+            longest, mount = prefix, (os.fsdecode(mount_point), after.split(b" ")[0].decode(errors="replace"))
+    return mount

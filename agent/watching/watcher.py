@@ -103,6 +103,10 @@ class CameraWatcher:
         self._found_without_event = 0
         self._unwatched = 0
 
+    def expect_files(self) -> None:
+        """Know, before the first step, that strips wait whose files are in the folder: it cannot be empty."""
+        self._folder.files_expected = True
+
     def wait(self, timeout_seconds: float) -> None:
         """Return when `step` has something to do, at the latest after `timeout_seconds`."""
         pause = min(timeout_seconds, self._next_due() - self._clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,3 +119,72 @@ def small_disk(place: Path, mib: int) -> Iterator[SmallDisk]:
         yield SmallDisk(place)
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+class Share:
+    """A mounted `share.py`: the files are another machine's, and it may stop to answer."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir(parents=True, exist_ok=True)
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.share", str(place)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        self._answer()
+
+    def put(self, source: Path, *names: str) -> None:
+        """Let the other machine copy a file there, under these names."""
+        self._do(put=str(source), names=names)
+
+    def remove(self, name: str) -> None:
+        """Let it remove one."""
+        self._do(remove=name)
+
+    def lose(self, name: str, *, at_byte: int) -> None:
+        """Let it remove one while it is read."""
+        self._do(lose=name, at_byte=at_byte)
+
+    def hang(self) -> None:
+        """Answer nothing more: whoever asks waits for ever (so do not touch it)."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def come_back(self) -> None:
+        """Answer again."""
+        self._server.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Unmount, hanging or not; whoever still waits gets an error."""
+        self._server.kill()
+        self._server.communicate()
+        subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+
+    def _do(self, **command: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(command) + "\n")
+        self._server.stdin.flush()
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline() == "{}\n"
+
+
+@contextmanager
+def remote_share(place: Path) -> Iterator[Share]:
+    """Mount it for a while."""
+    share = Share(place)
+    try:
+        yield share
+    finally:
+        share.close()
+
+
+def unmount(place: Path) -> None:
+    """Take away what is mounted there, although it is in use, as a broken network does."""
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def bind_mount(source: Path, place: Path) -> None:
+    """Show a folder at another place; its files survive the unmounting."""
+    subprocess.run(["mount", "--bind", str(source), str(place)], check=True)

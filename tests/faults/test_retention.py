@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.camera_files import BUILT_MS, DAY_MS, CameraFiles
+from agent.camera_files import BUILT_MS, DAY_MS, PAUSE_SECONDS, CameraFiles
 from agent.config import Config
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem
 from agent.housekeeping import Housekeeping
@@ -50,14 +51,17 @@ class Line:
             wall_ms=lambda: self.wall_ms,
         )  # fmt: skip
 
-    def bring(self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True) -> list[Path]:
+    def bring(
+        self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True, dispose: bool = False
+    ) -> list[Path]:
         """Bring a strip through; return its heatmap files."""
         source = self.camera / name
         source.write_bytes(b"strip")
         self.ledger.strips.begin([SettledFile("top", name, FileIdentity.of(source.stat()))])
         strip = self.ledger.strips.next_waiting("top", 0, ())
         assert strip is not None
-        result = NewResult("ok", "", 0.1, "m", heatmap_bytes, "d", "event/strip/top", dispose=False)
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        result = NewResult("ok", "", 0.1, "m", heatmap_bytes, digest, "event/strip/top", dispose=dispose)
         self.ledger.strips.commit(strip, result, lambda seq, _: json.dumps({"seq": seq}).encode(), 10**6)
         if acknowledged:
             self.acknowledge()
@@ -218,7 +222,7 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
 def test_a_row_outlives_its_heatmaps(line: Line) -> None:
     """With ledger.keep_days below heatmaps.keep_days no file is left that nobody knows any more."""
     mine = line.bring("a.tif")
-    (line.camera / "a.tif").unlink()
+    (line.camera / "a.tif").rename(line.camera / "moved")  # an empty folder would prove nothing
     _with_limits(line, keep_days=10)
     line.wall_ms += 5 * DAY_MS
     line.housekeeping.forget_old_rows()
@@ -231,11 +235,40 @@ def test_a_row_outlives_its_heatmaps(line: Line) -> None:
     assert line.ledger.report.audit().balanced
 
 
+def test_an_empty_folder_proves_nothing(line: Line) -> None:
+    """Where a share is not mounted every file seems to be gone: rows stay, so that nothing is judged again later."""
+    line.bring("a.tif", heatmap_bytes=0)
+    (line.camera / "a.tif").rename(line.camera.with_name("a.tif"))
+    line.wall_ms += 3 * DAY_MS
+    assert line.camera_files.forget_old_rows() == 0
+    (line.camera / "b.tif").touch()
+    assert line.camera_files.forget_old_rows() == 1
+
+
+def test_a_file_is_not_written_off_in_an_empty_folder(line: Line) -> None:
+    """What is to be removed waits for the share to come back, and is removed then."""
+    camera = line.config.cameras[0].model_copy(update={"when_done": "delete"})
+    now = [0.0]
+    files = CameraFiles(
+        camera, line.ledger, keep_days=1, folder_is_away=lambda _: False, clock=lambda: now[0],
+        wall_ms=lambda: line.wall_ms,
+    )  # fmt: skip
+    line.bring("a.tif", dispose=True)
+    (line.camera / "a.tif").rename(line.camera.with_name("a.tif"))
+    files.step()
+    assert len(line.ledger.strips.due_for_disposal("top", 0, 10)) == 1
+    line.camera.with_name("a.tif").rename(line.camera / "a.tif")
+    now[0] += PAUSE_SECONDS
+    files.step()
+    assert not (line.camera / "a.tif").exists()
+    assert line.ledger.strips.due_for_disposal("top", 0, 10) == []
+
+
 def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     """No strip has to come by: a step at any time disposes, removes and forgets."""
     line = Line(tmp_path, keep_days=1)
     mine = line.bring("a.tif")
-    (line.camera / "a.tif").unlink()
+    (line.camera / "a.tif").rename(line.camera / "moved")
     line.wall_ms += 3 * DAY_MS
     line.housekeeping.step()
     line.camera_files.step()
