@@ -1,0 +1,125 @@
+"""The unit under a real systemd: readiness, the walls around the service, restarts, the watchdog, and a clean stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from agent import control
+from agent.errors import ExitCode
+from tests.box import drop_file, unique_results, wait_for_results
+from tests.broker import Broker, Subscriber, wait_for
+from tests.live_systemd import USER_ID, LiveSystemd, booted
+from tests.models import difference_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def live(tmp_path: Path, broker: Broker) -> Iterator[LiveSystemd]:
+    """Boot a systemd whose service has a camera, an inbox with a model, and the broker."""
+    with booted(tmp_path / "live") as live:
+        for name in ("cameras/top", "inbox"):
+            (live.srv / name).mkdir(parents=True)
+        config = {
+            "agent": {"name": "live", "state_folder": "/var/lib/strip-agent"},
+            "cameras": [{"name": "top", "folder": "/srv/cameras/top", "settle_seconds": 0.2}],
+            "models": {"inbox": "/srv/inbox", "settle_seconds": 0.2},
+            "heatmaps": {"min_free_gib": 0},
+            "mqtt": {"host": "127.0.0.1", "port": broker.port},
+        }
+        (live.srv / "agent.yaml").write_text(yaml.safe_dump(config))
+        difference_model(live.srv / "inbox" / "model.onnx")
+        yield live
+
+
+def ask(live: LiveSystemd, command: str) -> dict[str, Any]:
+    """Ask the service over its control socket."""
+    return control.ask(live.state / "control.sock", {"command": command})
+
+
+def start(live: LiveSystemd) -> None:
+    """Start the service and wait for its model."""
+    done = live.systemctl("start", "strip-agent")
+    assert done.returncode == 0, f"{done.stderr}\n{live.systemctl('status', 'strip-agent').stdout}\n{live.log}"
+    wait_for(lambda: ask(live, "status")["workers"]["default"]["pid"], "the model is active", 60)
+
+
+def is_back(live: LiveSystemd, starts: int) -> bool:
+    """Whether it was started again so many times and answers."""
+    try:
+        return int(live.show("NRestarts")) >= starts and bool(ask(live, "status")["ok"])
+    except (OSError, control.NotRunningError):
+        return False
+
+
+def test_the_service_is_ready_scores_behind_its_walls_and_stops_clean(
+    live: LiveSystemd, broker: Broker, good_strip: Path
+) -> None:
+    """As its own user, under the unit's filters, from start to drained stop; systemd is told how it is."""
+    with Subscriber(broker.port, "strip-agent/live/#") as subscriber:
+        start(live)
+        assert (live.show("ActiveState"), live.show("SubState")) == ("active", "running")
+        assert live.show("StatusText")
+        processes = live.processes()
+        assert {process.uids().effective for process in processes} == {USER_ID}
+        assert len(processes) == 2
+        drop_file(good_strip, live.srv / "cameras/top/a.tif")
+        (result,) = wait_for_results(subscriber, 1)
+        assert result["verdict"] == "ok", result
+        _, worker = live.processes()
+        assert {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in worker.threads()} == {0}
+        assert (live.state.stat().st_mode & 0o777, live.state.stat().st_uid) == (0o750, USER_ID)
+        assert live.systemctl("stop", "strip-agent").returncode == 0
+        assert (live.show("Result"), live.show("ExecMainStatus"), live.show("NRestarts")) == ("success", "0", "0")
+        assert not live.processes()
+
+
+def test_a_killed_supervisor_is_started_again_and_nothing_is_lost(
+    live: LiveSystemd, broker: Broker, good_strip: Path
+) -> None:
+    """SIGKILL, as the kernel would: systemd starts it again, and each strip has its one result."""
+    live.change(RestartSec="100ms")
+    with Subscriber(broker.port, "strip-agent/live/#") as subscriber:
+        start(live)
+        for kills in range(3):
+            for number in range(3):
+                drop_file(good_strip, live.srv / f"cameras/top/{kills}-{number}.tif")
+            live.systemctl("kill", "--signal=KILL", "--kill-who=main", "strip-agent")
+            wait_for(lambda kills=kills: is_back(live, kills + 1), "it is started again", 60)  # type: ignore[misc]
+        wait_for_results(subscriber, 9)
+        assert sorted(result["file"] for result in unique_results(subscriber).values()) == sorted(
+            f"{kills}-{number}.tif" for kills in range(3) for number in range(3)
+        )
+        wait_for(lambda: ask(live, "status")["strips"]["pending"] == 0, "all are acknowledged", 60)
+        assert ask(live, "audit")["balanced"]
+
+
+def test_a_supervisor_that_stands_still_is_ended_by_the_watchdog(live: LiveSystemd) -> None:
+    """No beat for WatchdogSec: systemd ends it and starts it again."""
+    live.change(WatchdogSec="3", TimeoutAbortSec="1", RestartSec="100ms")
+    start(live)
+    supervisor = live.processes()[0]
+    supervisor.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_back(live, 1), "it is started again", 90)
+    assert not supervisor.is_running()
+    assert live.systemctl("stop", "strip-agent").returncode == 0
+
+
+def test_an_unusable_configuration_is_not_started_again_and_again(live: LiveSystemd) -> None:
+    """Exit code 78 and the list of problems; it stays failed until somebody mends it."""
+    live.change(RestartSec="100ms")
+    (live.srv / "agent.yaml").write_text("cameras: []\nspeed: 3\n")
+    assert live.systemctl("start", "strip-agent").returncode != 0
+    wait_for(lambda: live.show("ActiveState") == "failed", "it has failed", 60)
+    assert live.show("ExecMainStatus") == str(ExitCode.CONFIG.value)
+    assert live.show("NRestarts") == "0"
+    assert "speed" in live.log

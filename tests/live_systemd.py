@@ -1,0 +1,159 @@
+"""A systemd of our own: PID 1 of new namespaces, with the unit of this repository and nothing else of the machine's.
+
+Needs root, namespaces and a control group that may be written; `booted` skips the test with the reason where they are
+missing. The service sees `/srv`, `/opt`, `/run` and `/var/lib` that are folders of the test, and runs as the user and
+behind the walls that the unit names. Its programs may lie where only root can read, so it may read everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.broker import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+SYSTEMD = Path("/lib/systemd/systemd")
+GROUPS = Path("/sys/fs/cgroup")
+USER_ID = 64123
+FOLDERS = ("srv", "opt", "run", "var/lib")
+DROP_IN = """[Service]
+ExecStart=
+ExecStart=/opt/strip-agent/bin/strip-agent run --config /srv/agent.yaml
+StandardOutput=append:/srv/service.log
+StandardError=append:/srv/service.log
+ProtectHome=read-only
+CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+AmbientCapabilities=CAP_DAC_READ_SEARCH
+"""
+
+
+class LiveSystemd:
+    """A systemd that runs, and its tools."""
+
+    def __init__(self, folder: Path, init: psutil.Process) -> None:
+        self.srv = folder / "srv"
+        self.state = folder / "var/lib/strip-agent"
+        self._units = folder / "run/units"
+        self._init = init
+
+    def systemctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run systemctl where this systemd is PID 1."""
+        command = ["nsenter", "--target", str(self._init.pid), "--mount", "--pid", "systemctl", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def show(self, key: str) -> str:
+        """Give a property of the service."""
+        return self.systemctl("show", "--value", "--property", key, "strip-agent").stdout.strip()
+
+    def change(self, **service: str) -> None:
+        """Change settings of the unit, as a drop-in does."""
+        lines = "".join(f"{key}={value}\n" for key, value in service.items())
+        (self._units / "strip-agent.service.d" / "changed.conf").write_text(f"[Service]\n{lines}")
+        done = self.systemctl("daemon-reload")
+        assert done.returncode == 0, done.stderr
+
+    def processes(self) -> list[psutil.Process]:
+        """Give the service's processes as this side sees them, the supervisor first."""
+        found = []
+        for process in self._init.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.uids().real == USER_ID:
+                    found.append(process)
+        return found
+
+    @property
+    def log(self) -> str:
+        """What the service wrote."""
+        path = self.srv / "service.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextlib.contextmanager
+def booted(folder: Path) -> Iterator[LiveSystemd]:
+    """Boot a systemd in `folder`; it and everything it started are gone afterwards."""
+    missing = [name for name in ("unshare", "nsenter", "systemctl") if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing or not SYSTEMD.exists():
+        pytest.skip(f"needs root and systemd; missing: {', '.join(missing) or 'root or systemd itself'}")
+    script = _prepare(folder)
+    before = set(GROUPS.rglob("*/"))
+    command = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--mount-proc", "--kill-child"]
+    with (folder / "systemd.log").open("wb") as log:
+        process = subprocess.Popen([*command, "sh", "-euc", script], stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield LiveSystemd(folder, _wait_for_init(process, folder))
+        finally:
+            process.kill()  # --kill-child: PID 1 of the namespace goes with it, and everything in it
+            process.wait()
+            _remove_groups(before)
+
+
+def _prepare(folder: Path) -> str:
+    """Lay out what the service will see; return the script that mounts it and becomes systemd."""
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True)
+    program = folder / "opt/strip-agent/bin/strip-agent"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nexec {shlex.quote(sys.executable)} -m agent.cli "$@"\n'
+    )
+    program.chmod(0o755)
+    users, groups = (f"{Path('/etc', name).read_text()}strip-agent:x:{USER_ID}:" for name in ("passwd", "group"))
+    (folder / "passwd").write_text(f"{users}{USER_ID}::/:/usr/sbin/nologin\n")
+    (folder / "group").write_text(f"{groups}\n")
+    units = folder / "run/units"
+    (units / "strip-agent.service.d").mkdir(parents=True)
+    shutil.copy(ROOT / "systemd/strip-agent.service", units)
+    (units / "strip-agent.service.d" / "a-box-for-tests.conf").write_text(DROP_IN)
+    for target in ("sysinit", "basic", "shutdown"):  # empty: nothing of this machine is started or swept
+        (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
+    binds = [(folder / name, f"/{name}") for name in FOLDERS]
+    binds += [(folder / name, f"/etc/{name}") for name in ("passwd", "group")]
+    mounts = "\n".join(f"mount --bind {shlex.quote(str(source))} {target}" for source, target in binds)
+    return f"""
+        {mounts}
+        export container=test SYSTEMD_UNIT_PATH=/run/units SYSTEMD_GENERATOR_PATH=/nonexistent
+        exec {SYSTEMD} --system --unit=basic.target --log-target=console
+    """
+
+
+def _wait_for_init(process: subprocess.Popen[bytes], folder: Path) -> psutil.Process:
+    def init() -> psutil.Process | None:
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
+        return next((child for child in children if "systemd" in child.name()), None)
+
+    def answers() -> bool:
+        found = init()
+        if process.poll() is not None:
+            return True
+        return found is not None and LiveSystemd(folder, found).systemctl("is-system-running").stdout != ""
+
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: answers() and (folder / "run/systemd/private").exists(), "systemd answers", 30)
+    found = init()
+    if found is None or not (folder / "run/systemd/private").exists():
+        process.send_signal(signal.SIGKILL)
+        said = (folder / "systemd.log").read_text(errors="replace").strip().splitlines()
+        pytest.skip(f"systemd cannot be PID 1 of namespaces here: {' / '.join(said[-3:]) or 'no word'}")
+    return found
+
+
+def _remove_groups(before: set[Path]) -> None:
+    """Remove the control groups that it left, the innermost first."""
+    left = sorted((path for path in GROUPS.rglob("*/") if path not in before), key=lambda path: -len(path.parts))
+    for path in left:
+        with contextlib.suppress(OSError):  # somebody else's
+            path.rmdir()
