@@ -67,6 +67,11 @@ class Cameras:
         """Write faster or slower from now on."""
         self._rates.update(strips_per_second)
 
+    def burst(self, camera: str, strips: int) -> None:
+        """Write so many at once; before it is opened."""
+        for _ in range(strips):
+            self._write(camera)
+
     def template(self, number: int) -> Path:
         """Return the file that a camera's strip of this number is a copy of."""
         return self._templates[number % TEMPLATES]
@@ -89,16 +94,18 @@ class Cameras:
         due = time.monotonic()
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + 1 / self._rates[camera], time.monotonic() - 1.0)  # after a pause no more than a second's
-            if self.pause.is_set():
-                continue
-            number = len(self._written[camera])
-            name = f"{number:06d}.tif"
-            part = self._box.camera(camera) / f"{name}.part"
-            shutil.copyfile(self.template(number), part)
-            part.rename(part.with_suffix(""))
-            if number % 3 == 0:
-                self.anomalous.add((camera, name))
-            self._written[camera].append(name)
+            if not self.pause.is_set():
+                self._write(camera)
+
+    def _write(self, camera: str) -> None:
+        number = len(self._written[camera])
+        name = f"{number:06d}.tif"
+        part = self._box.camera(camera) / f"{name}.part"
+        shutil.copyfile(self.template(number), part)
+        part.rename(part.with_suffix(""))
+        if number % 3 == 0:
+            self.anomalous.add((camera, name))
+        self._written[camera].append(name)
 
 
 def judge_shift(box: Box, subscriber: Subscriber, cameras: Cameras, *, seconds: float = 120) -> Verdict:
