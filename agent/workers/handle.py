@@ -186,8 +186,9 @@ class WorkerHandle:
             chunk = self._read()
             if not chunk:
                 words = self._last_words()
-                reason = Reason.KILLED if self._killed_for_memory else Reason.WORKER_CRASHED
-                raise Retry(reason, words, Blame.WORKER)
+                if self._killed_for_memory:
+                    raise Retry(Reason.KILLED, f"{words}: the kernel did it, because memory ran out", Blame.WORKER)
+                raise Retry(Reason.WORKER_CRASHED, words, Blame.WORKER)
             if len(self._buffer) > wire.MAX_LINE_BYTES:
                 self.kill()
                 raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} never ends its line", Blame.WORKER)
