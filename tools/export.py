@@ -119,7 +119,7 @@ def push(
 ) -> None:
     """Push MODEL to TARGETs: folders, or ssh://user@host/path. Needs no checkpoint and no torch."""
     from tools.exporter.push import SshOptions, push_model, read_inventory  # noqa: PLC0415
-    from tools.exporter.waiting import make_broker, wait_for_decision  # noqa: PLC0415
+    from tools.exporter.waiting import following, make_broker  # noqa: PLC0415
 
     wanted = [*targets, *(read_inventory(inventory) if inventory else [])]
     if not wanted:
@@ -128,10 +128,21 @@ def push(
         raise click.UsageError("--wait and --base-topic go together: give both or neither.")
     if sign:
         _sign(model, sign, slot, rollback=asked["rollback"])
-    digest = push_model(model, wanted, SshOptions(asked["identity"], asked["known_hosts"]))
-    for topic in asked["base_topic"]:
-        broker = make_broker(asked["broker"], asked["mqtt_user"], asked["mqtt_password_file"], asked["mqtt_ca"])
-        print(wait_for_decision(broker, topic, slot, digest, asked["wait"]))
+    ssh = SshOptions(asked["identity"], asked["known_hosts"])
+    if asked["wait"] is None:
+        push_model(model, wanted, ssh)
+        return
+    broker = make_broker(asked["broker"], asked["mqtt_user"], asked["mqtt_password_file"], asked["mqtt_ca"])
+    with following(broker, asked["base_topic"], slot) as decisions:
+        digest = push_model(model, wanted, ssh)
+        refusals = []
+        for topic in asked["base_topic"]:
+            try:
+                print(decisions.wait_for(topic, model.name, digest, asked["wait"]))
+            except ExportError as error:  # the other boxes are heard as well
+                refusals.append(f"{topic}: {error}")
+    if refusals:
+        raise ExportError("\n".join(refusals))
 
 
 @main.command()

@@ -19,7 +19,7 @@ from agent.errors import Reason
 from tests.bad_models import BAD_BYTES
 from tests.box import drop_file
 from tests.broker import wait_for
-from tests.model_journey.line import Line, Plant, check_results, model_state
+from tests.model_journey.line import Line, Plant, check_results, model_events, model_state
 from tests.models import difference_model
 from tests.pushing import put
 from tests.soak import share_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.soak
 MODELS = share_of(100, at_least=10)
+WRITE_SECONDS = share_of(60, at_least=5)
 GAP_SECONDS = 10.0  # the machine that runs this has other things to do
 
 
@@ -159,3 +160,28 @@ def test_bad_pushes_delay_no_strip_noticeably(
         assert max(longest.values()) < GAP_SECONDS, figures
         found = check_results(box, subscriber, names + line.names)
         assert {result["model_sha256"] for result in found} == {good}
+
+
+def test_a_model_that_is_written_for_a_minute_is_left_alone_until_it_is_whole(
+    tmp_path: Path, broker: Broker, subscriber: Subscriber, strips: list[Path]
+) -> None:
+    """Nothing is told of it before its last byte; then it goes live, and the line has felt nothing."""
+    source = tmp_path / "source.onnx"
+    digest = difference_model(source, version=2)
+    data = source.read_bytes()
+    with Plant(tmp_path / "box", broker.port, cameras=("top", "side")) as box:
+        box.start()
+        first = put_good(box, 1)
+        box.wait_until_active(first)
+        seconds, names = measure_capacity(box, strips)
+        with Line(box, strips, 2 * seconds) as line:
+            with (box.inbox / "slow.onnx").open("wb") as file:
+                size = len(data) // (WRITE_SECONDS * 4) + 1
+                for start in range(0, len(data), size):
+                    file.write(data[start : start + size])
+                    file.flush()
+                    time.sleep(0.25)  # the pace of a slow upload
+                assert box.active() == first
+            box.wait_until_active(digest)
+        assert [event["event"] for event in model_events(subscriber) if event["file"] == "slow.onnx"] == ["activated"]
+        check_results(box, subscriber, names + line.names)

@@ -1,10 +1,11 @@
-"""Follow `state/model/{slot}` over MQTT until the box has decided about a pushed model."""
+"""Follow `event/model/{slot}` over MQTT until the boxes have decided about a pushed model."""
 
 from __future__ import annotations
 
 import json
 import queue
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tools.exporter.errors import ExportError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+CONNECT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,58 +40,87 @@ def make_broker(address: str, mqtt_user: str | None, mqtt_password_file: Path | 
     return Broker(host, int(port), mqtt_user, mqtt_password_file, mqtt_ca)
 
 
-def wait_for_decision(broker: Broker, base_topic: str, slot: str, digest: str, seconds: float) -> str:
-    """Wait until the box that reports under `base_topic` runs or refuses the model; returns a sentence about it.
+@contextmanager
+def following(broker: Broker, base_topics: Sequence[str], slot: str) -> Iterator[Decisions]:
+    """Follow what the boxes below `base_topics` tell about a slot's models; begin before the push.
 
-    Raises ExportError when it is refused, or after `seconds` without a decision.
+    Events are read and not the retained state: that may tell of an earlier push of the same bytes.
+    Raises ExportError when the broker does not answer or refuses.
     """
-    topic = f"{base_topic}/state/model/{slot}"
-    states: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    client = _connect(broker, topic, states)
-    deadline = time.monotonic() + seconds
-    try:
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                payload = states.get(timeout=left)
-            except queue.Empty:
-                break
-            decision = _decide(payload, digest)
-            if decision:
-                return f"{base_topic}: {decision}"
-    finally:
-        client.disconnect()
-        client.loop_stop()
-    raise ExportError(f"{base_topic} did not decide within {seconds:g} s: look at `strip-agent status` on the box.")
-
-
-def _decide(payload: bytes, digest: str) -> str:
-    """Read one state: a sentence when the model is active, ExportError when it is refused, "" when neither."""
-    try:
-        state: dict[str, Any] = json.loads(payload)
-    except ValueError:
-        return ""  # an empty retained message, or somebody else's
-    if not isinstance(state, dict):
-        return ""
-    if state.get("active_sha256") == digest:
-        return f"active: {state.get('active_model_id')} version {state.get('active_version')}"
-    if state.get("last_refused_sha256") == digest:
-        reason, detail = state.get("last_refused_reason"), state.get("last_refused_detail")
-        raise ExportError(f"The box refused the model ({reason}): {detail}. The model before it goes on scoring.")
-    return ""
-
-
-def _connect(broker: Broker, topic: str, states: queue.SimpleQueue[bytes]) -> mqtt.Client:
+    decisions = Decisions({topic: queue.SimpleQueue() for topic in base_topics})
+    topics = {f"{base}/event/model/{slot}": base for base in base_topics}
+    ready: queue.SimpleQueue[str] = queue.SimpleQueue()
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     if broker.username:
         password = broker.password_file.read_text().strip() if broker.password_file else None
         client.username_pw_set(broker.username, password)
     if broker.ca_file:
         client.tls_set(ca_certs=str(broker.ca_file))
-    client.on_connect = lambda connected, *_: connected.subscribe(topic, qos=1)
-    client.on_message = lambda _client, _data, message: states.put(bytes(message.payload))
+
+    def on_connect(client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
+        if reason.is_failure:
+            ready.put(f"it refuses: {reason}")
+        else:
+            client.subscribe([(topic, 1) for topic in topics])
+
+    client.on_connect = on_connect
+    client.on_subscribe = lambda *_: ready.put("")
+    client.on_message = lambda _client, _data, message: decisions.take(topics[message.topic], bytes(message.payload))
+    where = f"{broker.host}:{broker.port}"
     try:
         client.connect(broker.host, broker.port)
     except OSError as error:
-        raise ExportError(f"No broker at {broker.host}:{broker.port} ({error}): give --broker HOST:PORT.") from error
+        raise ExportError(f"No broker at {where} ({error}): give --broker HOST:PORT.") from error
     client.loop_start()
-    return client
+    try:
+        try:
+            problem = ready.get(timeout=CONNECT_SECONDS)
+        except queue.Empty:
+            problem = f"no answer in {CONNECT_SECONDS:g} s"
+        if problem:
+            raise ExportError(f"The broker at {where} is of no use, {problem}: see --broker, --mqtt-user, --mqtt-ca.")
+        yield decisions
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What each box has told, by its base topic."""
+
+    events: dict[str, queue.SimpleQueue[dict[str, Any]]]
+
+    def take(self, base_topic: str, payload: bytes) -> None:
+        """Take a message; what is no event is left out."""
+        try:
+            event = json.loads(payload)
+        except ValueError:
+            return
+        if isinstance(event, dict):
+            self.events[base_topic].put(event)
+
+    def wait_for(self, base_topic: str, file: str, digest: str, seconds: float) -> str:
+        """Wait until a box runs or refuses the pushed file; returns a sentence about it.
+
+        Raises ExportError when it does not run it, or after `seconds` without a decision.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                event = self.events[base_topic].get(timeout=left)
+            except queue.Empty:
+                break
+            if digest == event.get("sha256") or (file == event.get("file") and not event.get("sha256")):
+                return f"{base_topic}: {_read(event, digest)}"
+        raise ExportError(f"{base_topic} did not decide within {seconds:g} s: look at `strip-agent status` on the box.")
+
+
+def _read(event: dict[str, Any], digest: str) -> str:
+    """Read the event about the pushed file: a sentence when the model scores, else ExportError."""
+    what, reason, detail = (str(event.get(key, "")) for key in ("event", "reason", "detail"))
+    if what in ("activated", "unchanged", "probation_passed") and event.get("active_sha256") == digest:
+        return f"active: {event.get('model_id')} version {event.get('version')}, {detail}"
+    if what == "superseded":
+        raise ExportError(f"The box took another model that was pushed with it: {detail}.")
+    raise ExportError(f"The box refused the model ({reason}): {detail}. The model before it goes on scoring.")
