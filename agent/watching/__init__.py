@@ -5,6 +5,7 @@ file systems have events. What "settled", "matches" and "backlog" mean is in `ag
 """
 
 from agent.watching.probe import Probe
-from agent.watching.watcher import CameraWatcher, WatchStatus
+from agent.watching.status import WatchStatus
+from agent.watching.watcher import CameraWatcher
 
 __all__ = ["CameraWatcher", "Probe", "WatchStatus"]

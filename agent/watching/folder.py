@@ -6,18 +6,17 @@ import errno
 import logging
 import math
 import os
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.watching.events import FolderEvents, Hints
-from agent.watching.mounts import gives_events, mount_of
+from agent.watching.mounts import gives_events, identify, mount_of
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
 
     from agent.config import Camera
+    from agent.watching.mounts import FolderIdentity
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +32,7 @@ class Folder:
 
     def __init__(self, camera: Camera, pattern: re.Pattern[str], hints: Hints, clock: Callable[[], float]) -> None:
         self.root = ""
+        self.identity: FolderIdentity | None = None  # of what is watched
         self.state = "starting"
         self.detail = ""
         self.next_check = -math.inf  # monotonic seconds
@@ -41,7 +41,6 @@ class Folder:
         self._pattern = pattern
         self._hints = hints
         self._clock = clock
-        self._identity: tuple[str, int, int] | None = None
         self._mount_point = ""  # of what held the folder when it was entered last
         self._events: FolderEvents | None = None
         self._events_retry_at = math.inf
@@ -69,17 +68,14 @@ class Folder:
             return False
         self.next_check = now + CHECK_SECONDS
         try:
-            root = os.path.realpath(self._camera.folder)
-            found = Path(root).stat()
-            if not stat.S_ISDIR(found.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "is not a folder", root)
+            identity = identify(self._camera.folder)
+            root = identity[0]
             os.scandir(root).close()
         except OSError as error:
             state = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
             self._leave(state, f"{self._camera.folder}: {error.strerror or error}")
             return False
-        identity = (root, found.st_dev, found.st_ino)
-        if identity == self._identity and healthy and now < self._events_retry_at:
+        if identity == self.identity and healthy and now < self._events_retry_at:
             return False
         mount_point, file_system = mount_of(root)
         if why := self._nothing_is_mounted(root, mount_point):
@@ -95,8 +91,7 @@ class Folder:
     def is_gone(self) -> bool:
         """Whether the folder went away since the last `check`; if so, the next one looks at once."""
         try:
-            found = Path(self.root).stat()
-            gone = (self.root, found.st_dev, found.st_ino) != self._identity
+            gone = identify(self.root) != self.identity
         except OSError:
             gone = True
         if gone:
@@ -126,9 +121,9 @@ class Folder:
             return f"nothing is mounted on {held} any more"
         return "empty although strips wait whose files were in it; is something to be mounted there?"
 
-    def _enter(self, identity: tuple[str, int, int], mount_point: str, file_system: str) -> None:
+    def _enter(self, identity: FolderIdentity, mount_point: str, file_system: str) -> None:
         self._leave("polling", "")
-        self.root, self._identity = identity[0], identity
+        self.root, self.identity = identity[0], identity
         self._mount_point, self.files_expected = mount_point, False
         if self._camera.watch == "poll":
             self.detail = "so configured"
@@ -149,5 +144,5 @@ class Folder:
             self._events.close()
             self._events = None
         self._events_retry_at = math.inf
-        self.root, self._identity = "", None
+        self.root, self.identity = "", None
         self.state, self.detail = state, detail

@@ -1,9 +1,11 @@
-"""Which file system a folder is on, and whether it tells about files that other machines write."""
+"""Which folder stands at a path, on which file system, and whether that tells about files that other machines write."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -14,6 +16,18 @@ NETWORK = frozenset(
 CLUSTER = frozenset({"gfs", "gfs2", "glusterfs", "gpfs", "ocfs2", "orangefs"})
 FROM_A_HOST = frozenset({"9p", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"})
 WITHOUT_EVENTS = NETWORK | CLUSTER | FROM_A_HOST | {"autofs", "fuse", "fuseblk"}
+
+FolderIdentity = tuple[str, int, int]
+"""Where a folder really is, its device and its inode."""
+
+
+def identify(folder: Path | str) -> FolderIdentity:
+    """Look at a folder, through links to it; raises OSError."""
+    root = os.path.realpath(folder)
+    found = Path(root).stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", root)
+    return root, found.st_dev, found.st_ino
 
 
 def gives_events(file_system: str) -> bool:

@@ -1,12 +1,18 @@
-"""Does a file answer at all? Reading from a dead share may hang for ever, so the question has a thread of its own."""
+"""Is a file there, does it answer? A look at a dead share may hang for ever, so each question has its own thread."""
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
+from agent.watching.mounts import identify
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from agent.watching.mounts import FolderIdentity
 
 PROBE_SECONDS = 2.0
 
@@ -18,14 +24,32 @@ class Probe:
         self._folder = folder
         self._asking: threading.Thread | None = None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a question still waits for its answer: the folder does not answer. For any thread."""
+        asking = self._asking
+        return asking is not None and asking.is_alive()
+
     def answers(self, path: str, seconds: float = PROBE_SECONDS) -> bool:
         """Say whether reading `path`, relative to the folder, comes back within `seconds`, with or without an error."""
+        self._ask(lambda: _read_a_byte(self._folder / path), seconds)
+        return not self.hangs
+
+    def is_gone(self, path: str, watched: FolderIdentity | None, seconds: float = PROBE_SECONDS) -> bool:
+        """Say whether `path` is not in the folder, and the folder is the one that is watched before and afterwards.
+
+        False where that is not known within `seconds`: another file system may show, or none, in the folder's place.
+        """
+        gone: list[bool] = []
+        self._ask(lambda: gone.append(_is_gone(self._folder, path, watched)), seconds)
+        return gone == [True]
+
+    def _ask(self, question: Callable[[], None], seconds: float) -> None:
+        """Ask unless an earlier question still waits; wait for the answer."""
         if self._asking is None or not self._asking.is_alive():
-            file = self._folder / path
-            self._asking = threading.Thread(target=_read_a_byte, args=(file,), name=f"probe {file}", daemon=True)
+            self._asking = threading.Thread(target=question, name=f"probe {self._folder}", daemon=True)
             self._asking.start()
         self._asking.join(seconds)
-        return not self._asking.is_alive()
 
 
 def _read_a_byte(file: Path) -> None:
@@ -35,3 +59,15 @@ def _read_a_byte(file: Path) -> None:
                 opened.read(1)
     except OSError:
         return  # an error is an answer
+
+
+def _is_gone(folder: Path, path: str, watched: FolderIdentity | None) -> bool:
+    try:
+        as_before = identify(folder) == watched
+        try:
+            os.lstat(folder / path)
+        except (FileNotFoundError, NotADirectoryError):
+            return as_before and identify(folder) == watched
+    except OSError:
+        return False
+    return False

@@ -7,7 +7,6 @@ import os
 import stat
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.records import FileIdentity, SettledFile
@@ -15,11 +14,13 @@ from agent.settling import BacklogCutoff, Settling, compile_patterns
 from agent.watching.events import Hints
 from agent.watching.folder import Folder
 from agent.watching.scan import Found, Scan
+from agent.watching.status import WatchStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agent.config import Camera
+    from agent.watching.mounts import FolderIdentity
 
 MAX_WAITING = 10_000  # candidates; beyond it scans and hints wait, which bounds the memory
 HAND_OUT = 500  # files of one step: one short transaction of the ledger
@@ -32,23 +33,6 @@ RETURN_SECONDS = 1.0
 MAX_NEW_FOLDERS = 200
 UNREACHABLE_INTERVALS = 3
 NEVER, NOW = math.inf, -math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class WatchStatus:
-    """What there is to know about the watching of one camera. Times are seconds on the monotonic clock."""
-
-    state: str  # starting | events | polling | missing | unreadable | unreachable | closed
-    detail: str  # why it is not, or not wholly, `events`
-    files_seen_last_scan: int
-    last_scan_monotonic: float | None  # when the last full scan ended
-    last_scan_seconds: float
-    unreadable_last_scan: int  # folders and files that the last full scan could not read
-    error: str  # the first of them
-    waiting: int  # candidates that have not settled
-    vanished_before_settle: int
-    overflows: int  # times the system dropped events
-    found_without_event: int  # live files that only a full scan found, although there are events
 
 
 class CameraWatcher:
@@ -139,6 +123,11 @@ class CameraWatcher:
         """Ask for a full scan as soon as possible. For any thread."""
         self._scan_wanted = True
         self._bell.set()
+
+    @property
+    def folder_identity(self) -> FolderIdentity | None:
+        """The folder that is watched, None while there is none. For any thread."""
+        return self._folder.identity
 
     @property
     def first_scan_done(self) -> bool:

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent.errors import Reason
+from agent.watching import Probe
 from agent.watching.events import FolderEvents, Hints
+from agent.watching.mounts import identify
 from tests.box import results
 from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
@@ -121,6 +123,26 @@ def test_a_share_unmounted_while_strips_wait(tmp_path: Path) -> None:
     how = "bind mount of a tmpfs taken away under 10 waiting strips; then kill -9 and a start without it; mounted again"
     tell(Row("Files", "share unmounted while strips wait, an empty folder in its place", GOOD, how, str(verdict)))
     assert verdict.invalid == 0
+
+
+def test_a_file_is_gone_only_from_the_folder_that_is_watched(tmp_path: Path) -> None:
+    """Another folder in its place, or none, proves nothing about a file that was in it."""
+    folder, away = tmp_path / "camera", tmp_path / "away"
+    (folder / "day").mkdir(parents=True)
+    (folder / "day/a.tif").touch()
+    watched, probe = identify(folder), Probe(folder)
+    assert not probe.is_gone("day/a.tif", watched)
+    assert probe.is_gone("day/b.tif", watched)
+    assert not probe.is_gone("day/b.tif", None)
+    folder.rename(away)
+    assert not probe.is_gone("day/a.tif", watched)
+    folder.mkdir()
+    assert not probe.is_gone("day/a.tif", watched)
+    folder.rmdir()
+    away.rename(folder)
+    (folder / "day/a.tif").unlink()
+    assert probe.is_gone("day/a.tif", watched)
+    assert not probe.hangs
 
 
 @needs_root
