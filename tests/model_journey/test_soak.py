@@ -176,11 +176,11 @@ def test_a_model_that_is_written_for_a_minute_is_left_alone_until_it_is_whole(
         seconds, names = measure_capacity(box, strips)
         with Line(box, strips, 2 * seconds) as line:
             with (box.inbox / "slow.onnx").open("wb") as file:
-                size = len(data) // (WRITE_SECONDS * 4) + 1
+                size = len(data) // (WRITE_SECONDS * 20) + 1
                 for start in range(0, len(data), size):
                     file.write(data[start : start + size])
                     file.flush()
-                    time.sleep(0.25)  # the pace of a slow upload
+                    time.sleep(0.05)  # the pace of a slow upload
                 assert box.active() == first
             box.wait_until_active(digest)
         assert [event["event"] for event in model_events(subscriber) if event["file"] == "slow.onnx"] == ["activated"]
