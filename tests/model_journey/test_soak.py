@@ -169,7 +169,8 @@ def test_a_model_that_is_written_for_a_minute_is_left_alone_until_it_is_whole(
     source = tmp_path / "source.onnx"
     digest = difference_model(source, version=2)
     data = source.read_bytes()
-    with Plant(tmp_path / "box", broker.port, cameras=("top", "side")) as box:
+    models = {"settle_seconds": 1.0}
+    with Plant(tmp_path / "box", broker.port, cameras=("top", "side"), models=models) as box:
         box.start()
         first = put_good(box, 1)
         box.wait_until_active(first)
