@@ -22,8 +22,9 @@ from tests.e2e.checks import (
     check_processes,
     in_first_seen_order,
 )
+from tests.faults.judging import strip_of
 from tests.faults.reliability import Row, tell
-from tests.faults.shift import Cameras, judge_shift, make_box, wait_for_progress
+from tests.faults.shift import Cameras, forgotten, judge_after_broker_kills, make_box, wait_for_progress
 from tests.soak import share_of
 
 if TYPE_CHECKING:
@@ -52,13 +53,15 @@ def kill_processes(box: Box, victim: str) -> None:
         box.start(wait=False)
 
 
-def kill_broker(broker: Broker, subscriber: Subscriber, chance: random.Random) -> None:
-    """Kill the broker, and start it again a little later."""
+def kill_broker(broker: Broker, subscriber: Subscriber, chance: random.Random) -> float:
+    """Kill the broker, and start it again a little later; return when it was killed, in Unix milliseconds."""
     subscriber.expect_reconnect()
     broker.kill()
+    killed_ms = time.time() * 1000
     time.sleep(chance.uniform(0.0, 0.5))
     broker.start()
     subscriber.wait_for_subscription(60)
+    return killed_ms
 
 
 def wait_for_a_moment(subscriber: Subscriber, chance: random.Random) -> None:
@@ -79,6 +82,7 @@ def test_five_hundred_kills_at_random_moments(tmp_path: Path) -> None:
     sys.stdout.write(f"SOAK_SEED={SEED}\n")
     chance = random.Random(SEED)  # noqa: S311 - to be repeated, not to be secret
     killed: Counter[str] = Counter()
+    killed_ms: list[float] = []  # the broker
     began = time.monotonic()
     with (
         Broker(tmp_path, f"{PERSISTENT}\nmax_inflight_messages 0") as broker,
@@ -97,11 +101,15 @@ def test_five_hundred_kills_at_random_moments(tmp_path: Path) -> None:
             victim = chance.choices(list(VICTIMS), list(VICTIMS.values()))[0]
             killed[victim] += 1
             if victim == "broker":
-                kill_broker(broker, subscriber, chance)
+                killed_ms.append(kill_broker(broker, subscriber, chance))
             else:
                 kill_processes(box, victim)
         wait_for(box.answers, "the service answers", 60)
-        verdict = judge_shift(box, subscriber, cameras, seconds=180)
+        cameras.stop()
+        verdict, missing = judge_after_broker_kills(box, subscriber, cameras.written, killed_ms)
+        assert (verdict.anomalous, verdict.invalid) == (len(cameras.anomalous), 0)
+        found = {strip_of(result) for result in verdict.results if result["verdict"] == "anomalous"}
+        assert found <= cameras.anomalous
         check_messages(subscriber)
         check_nothing_half_done(box)
         check_named_files(box, verdict.results)
@@ -119,7 +127,7 @@ def test_five_hundred_kills_at_random_moments(tmp_path: Path) -> None:
             "every strip has exactly one result, the right one; sequence numbers without a gap, in order; no process "
             "and no half written file is left",
             f"while {sum(RATES.values()):g} strips a second arrive, most kills during the start, the others at work",
-            f"{killed.total()} kills in {minutes:.0f} minutes, seed {SEED}: {words}; {verdict}",
+            f"{killed.total()} kills in {minutes:.0f} minutes, seed {SEED}: {words}; {verdict}{forgotten(missing)}",
             run="soak",
         )
     )

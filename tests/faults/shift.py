@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = 128, 128
 TEMPLATES = 6
+FORGETS_MS = 1000.0
 
 
 def make_box(folder: Path, port: int, *, cameras: tuple[str, ...] = ("top", "side"), **sections: Any) -> Box:
@@ -116,6 +118,38 @@ def judge_shift(box: Box, subscriber: Subscriber, cameras: Cameras, *, seconds: 
     found = {strip_of(result) for result in verdict.results if result["verdict"] == "anomalous"}
     assert found == cameras.anomalous, found ^ cameras.anomalous
     return verdict
+
+
+def judge_after_broker_kills(
+    box: Box, subscriber: Subscriber, written: Written, killed_ms: list[float], *, seconds: float = 180
+) -> tuple[Verdict, int]:
+    """Let both judges speak where the broker itself was killed; return how many messages it forgot, too.
+
+    A broker that is killed forgets what it has acknowledged and neither written down nor handed on. Whatever did not
+    arrive must be that: acknowledged shortly before one of its deaths.
+    """
+    judge(box, subscriber, written, seconds=seconds, messages_arrived=False)
+    end = f"test/end/{uuid.uuid4()}"
+    subscriber.publish(end, b"")  # what the broker handed on before arrives before
+    wait_for(lambda: subscriber.messages(end), "the subscriber has everything", 60)
+    verdict = judge(box, subscriber, written, seconds=seconds, messages_arrived=False)
+    missing = written - {strip_of(result) for result in verdict.results}
+    numbers = [int(result["seq"]) for result in verdict.results]
+    for strip in box.ask("strips_list", limit=1_000_000)["strips"] if missing else []:
+        if (strip["camera"], strip["file"]) in missing:
+            (shown,) = box.ask("strips_show", strip_id=strip["strip_id"])["strip"]["results"]
+            ended_ms = shown["delivery_ended_ms"]
+            assert any(kill - FORGETS_MS < ended_ms < kill + FORGETS_MS for kill in killed_ms), (shown, killed_ms)
+            numbers.append(int(shown["seq"]))
+    assert sorted(numbers) == list(range(1, box.audit()["last_seq"] + 1)), "the sequence numbers have a gap"
+    return verdict, len(missing)
+
+
+def forgotten(number: int) -> str:
+    """Say it in the words of the table."""
+    if not number:
+        return ""
+    return f"; {number} of them acknowledged by the broker less than a second before it was killed, and forgotten by it"
 
 
 def heard(subscriber: Subscriber) -> int:
