@@ -15,9 +15,17 @@ import pytest
 
 from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, wait_for
 from tests.faults.disks import SmallDisk, small_disk
-from tests.faults.judging import Verdict, judge, strip_of
+from tests.faults.judging import Verdict, strip_of
 from tests.faults.reliability import Row, tell
-from tests.faults.shift import Cameras, make_box, use_at_rest, wait_for_progress, worker_pid
+from tests.faults.shift import (
+    Cameras,
+    forgotten,
+    judge_after_broker_kills,
+    make_box,
+    use_at_rest,
+    wait_for_progress,
+    worker_pid,
+)
 from tests.faults.troubles import (
     CONTEND,
     KILLS_THE_SUPERVISOR,
@@ -81,18 +89,23 @@ def _trouble(world: World, troubles: Troubles, seconds: float) -> Counter[str]:
     return made
 
 
-def _judge(world: World) -> Verdict:
-    """Let both judges speak; every verdict is the one that the file deserves."""
+def _judge(world: World) -> tuple[Verdict, int]:
+    """Let both judges speak; every verdict is the one that the file deserves. Return what the broker forgot as well."""
     world.cameras.stop()
     world.join()
     written = world.cameras.written | world.slow | world.bad
-    verdict = judge(world.box, world.subscriber, written, seconds=300)
+    verdict, missing = judge_after_broker_kills(
+        world.box, world.subscriber, written, world.broker_killed_ms, seconds=300
+    )
+    assert (verdict.anomalous, verdict.invalid) == (
+        len(world.cameras.anomalous | world.slow_anomalous), len(world.bad)
+    )  # fmt: skip
     verdicts = {strip_of(result): result["verdict"] for result in verdict.results}
     wrong = {strip: found for strip, found in verdicts.items() if (found == "invalid") != (strip in world.bad)}
     assert not wrong, [result for result in verdict.results if strip_of(result) in wrong][:5]
     anomalous = {strip for strip, found in verdicts.items() if found == "anomalous"}
-    assert anomalous == world.cameras.anomalous | world.slow_anomalous
-    return verdict
+    assert anomalous <= world.cameras.anomalous | world.slow_anomalous
+    return verdict, missing
 
 
 def _small_disk(stack: ExitStack, box: Box) -> SmallDisk | None:
@@ -134,10 +147,12 @@ def test_everything_at_random_loses_nothing_and_leaves_nothing(tmp_path: Path) -
             cameras.pause.set()
             used.append(use_at_rest(box))
             cameras.pause.clear()
-        verdict = _judge(world)
+        verdict, missing = _judge(world)
         assert box.process.pid == survivor
         uses = "; ".join(map(str, used))
-        figures = f"seed {SEED}: {_words(made)}; {verdict}; the surviving supervisor at rest in between: {uses}"
+        figures = (
+            f"seed {SEED}: {_words(made)}; {verdict}{forgotten(missing)}; the survivor at rest, in between: {uses}"
+        )
         sys.stdout.write(f"{figures}\n")
         assert used[-1].pss_mib <= used[0].pss_mib + MOST_GROWTH_MIB, figures
         assert used[-1].descriptors <= used[0].descriptors, figures

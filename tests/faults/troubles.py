@@ -65,6 +65,7 @@ class World:
     good_models: dict[str, int] = field(default_factory=dict)
     """sha256 -> version."""
     bad_models: int = 0
+    broker_killed_ms: list[float] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def pause(self, longest_seconds: float) -> None:
@@ -153,7 +154,11 @@ def supervisor_stopped(world: World) -> Iterator[None]:
 def broker_away(world: World) -> Iterator[None]:
     """Kill or stop the broker, and start it again."""
     world.subscriber.expect_reconnect()
-    world.broker.kill() if world.chance.random() < 1 / 2 else world.broker.stop()
+    if world.chance.random() < 1 / 2:
+        world.broker.kill()
+        world.broker_killed_ms.append(time.time() * 1000)
+    else:
+        world.broker.stop()
     try:
         yield
         world.pause(4.0)
