@@ -18,15 +18,17 @@ _LOOK_SECONDS = 0.02
 
 
 class TcpProxy:
-    """Listens on a free port of the loopback interface from the start; `close` it in the end."""
+    """Listens on the loopback interface from the start (port 0: a free one); `close` it in the end."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, port: int = 0) -> None:
         self.refuse = False
         """Close new connections at once, without a byte."""
         self.frozen = False
         """Half-open: nothing passes in either direction, nothing is closed."""
         self.answers_dropped = False
         """Throw away what the broker says (lost PUBACKs); what the agent says still reaches it."""
+        self.forbidden = b""
+        """Hang up when the agent says this; what came before it still reaches the broker, and is answered."""
         self.answers_held = False
         """Keep back what the broker says; it arrives late, when this is set to False again."""
         self.chunk_bytes = 65536
@@ -43,7 +45,7 @@ class TcpProxy:
         self._closing = threading.Event()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._listener.settimeout(_LOOK_SECONDS)
         self.port = int(self._listener.getsockname()[1])
         self._spawn(self._accept)
@@ -111,9 +113,19 @@ class TcpProxy:
                     if source is agent:
                         self.requests_bytes += len(data)
                         look("agent", data)
+                        if self.forbidden and self.forbidden in data:
+                            _let_pass(data[: data.index(self.forbidden)], broker, agent)
+                            return
                         broker.sendall(data)
                     elif not self.answers_dropped:
                         look("broker", data)
                         agent.sendall(data)
                     if self.chunk_seconds:
                         time.sleep(self.chunk_seconds)
+
+
+def _let_pass(requests: bytes, broker: socket.socket, agent: socket.socket) -> None:
+    """Carry the last requests, and their answers until there are none for a moment."""
+    broker.sendall(requests)
+    while select.select([broker], [], [], 5 * _LOOK_SECONDS)[0] and (answers := broker.recv(65536)):
+        agent.sendall(answers)

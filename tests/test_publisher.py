@@ -288,7 +288,7 @@ def test_what_others_publish_is_handed_on_and_our_own_echo_is_not(broker: Broker
     assert connection is not None
     connection.subscribe("strip-agent/insp1/cmd/rescan")
     with Subscriber(broker.port) as other:
-        other.publish("strip-agent/insp1/cmd/rescan", b"{}")
+        other.publish("strip-agent/insp1/cmd/rescan", b"{}", retain=True)  # the subscription may come later
         step_until(publisher, lambda: seen, "the command")
     assert seen == ["strip-agent/insp1/cmd/rescan"]
     publisher.close("test")
@@ -491,6 +491,71 @@ def test_a_broker_that_hangs_up_on_what_it_denies_over_mqtt_3_is_not_called_veri
         fill(outbox, 1)
         step_until(publisher, lambda: publisher.status().delivery == "verified", "a result came back")
         assert publisher.status().alarms == ()
+        publisher.close("test")
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_a_broker_that_hangs_up_on_a_topic_without_an_answer_gets_the_rest(
+    broker: Broker, outbox: ListOutbox, protocol: str
+) -> None:
+    """Many brokers only hang up on what they deny. That costs the topic, not the box, and few of its messages."""
+    with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
+        publisher = Publisher(
+            make_config(proxy.port, protocol=protocol), outbox, clock=FastClock(), jitter=lambda: 0.0, stall_seconds=60
+        )
+        proxy.forbidden = b"/event/strip/side"
+        allowed = []
+        for _ in range(200):
+            allowed += fill(outbox, 1)
+            fill(outbox, 1, topic="event/strip/side")
+        step_until(publisher, lambda: len(outbox.acknowledged) == 200, "the allowed topic went through", 40)
+        assert "publish_refused" in publisher.status().alarms
+        assert len(outbox.parked) <= 3
+        assert not any(row % 2 for row in outbox.parked)
+        assert len(outbox.pending) + len(outbox.parked) == 200
+        proxy.forbidden = b""
+        drain(publisher, outbox)
+        wait_for(lambda: len(set(subscriber.payloads("event/strip/side"))) == 200 - len(outbox.parked), "the others")
+        late = subscriber.payloads("event/strip/side")
+        assert in_first_seen_order(late) == sorted(late, key=lambda payload: int(json.loads(payload)["seq"]))
+        assert in_first_seen_order(subscriber.payloads(EVENT)) == allowed
+        step_until(publisher, lambda: "publish_refused" not in publisher.status().alarms, "the alarm is over")
+        publisher.close("test")
+
+
+@needs_mosquitto
+def test_a_broker_that_hangs_up_on_a_state_without_an_answer_gets_all_results(
+    broker: Broker, outbox: ListOutbox
+) -> None:
+    """Results matter more than the tidy display of a state."""
+    with TcpProxy(broker.port) as proxy:
+        publisher = Publisher(make_config(proxy.port), outbox, clock=FastClock(), jitter=lambda: 0.0, stall_seconds=60)
+        proxy.forbidden = b"/state/health"
+        publisher.set_state("state/health", b"{}")
+        publisher.set_state("state/model/default", b"{}")
+        fill(outbox, 100)
+        drain(publisher, outbox)
+        assert "publish_refused" in publisher.status().alarms
+        assert not outbox.parked
+        publisher.close("test")
+
+
+def test_a_broker_that_answers_nothing_and_hangs_up_is_not_blamed_on_a_message(
+    broker: Broker, outbox: ListOutbox
+) -> None:
+    """A broker that is out of order for a night must not make the box set results aside."""
+    with TcpProxy(broker.port) as proxy:
+        publisher = Publisher(make_config(proxy.port), outbox, clock=FastClock(), jitter=lambda: 0.0, stall_seconds=60)
+        proxy.forbidden = b'"connected"'  # in the birth and not in the will
+        fill(outbox, 20)
+        connections = proxy.accepted
+        step_until(publisher, lambda: proxy.accepted - connections >= 12, "it tries again", 60)
+        assert "unstable_connection" in publisher.status().alarms
+        assert "publish_refused" not in publisher.status().alarms
+        proxy.forbidden = b""
+        drain(publisher, outbox)
+        assert not outbox.parked
         publisher.close("test")
 
 

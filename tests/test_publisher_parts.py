@@ -123,7 +123,12 @@ class _Run:
             self.window.sent(self.packet_id, message)
 
     def answer(self, reply: str) -> None:
-        if reply == "cut":
+        if reply == "hang up":
+            given_up = {row for row, closes in self.holds.hung_up(self.now) if closes >= 2}
+            for packet_id, message in list(self.under_way.items()):
+                if message.row in given_up:
+                    self.window.refused_for_ever(self._answered(packet_id), "broker_disconnects", "")
+        if reply in {"cut", "hang up"}:
             self.under_way.clear()
             self.sent_on_this_connection.clear()
             self.window.start_again()
@@ -142,7 +147,9 @@ class _Run:
             self.holds.refuse(message.topic, "not_authorized", self.now)
             self.holds.keep_back(message.topic, message.row)
         elif reply == "never":
-            self.window.refused_for_ever(self._answered(packet_id), "too_large")
+            message = self._answered(packet_id)
+            self.window.refused_for_ever(message, "too_large", "")
+            self.window.go_back(self.holds.try_another(message.topic))
 
     def _accept(self, packet_id: int) -> None:
         message = self._answered(packet_id)
@@ -169,10 +176,12 @@ class _Run:
 
 
 @example(topics=["a"] * 6, replies=["accept", "refuse", "accept", "accept", "accept"])
+@example(topics=["a", "b", "b", "b", "a"], replies=["refuse", "accept", "accept", "accept", "never"])
 @given(
     topics=st.lists(st.sampled_from(["event/strip/top", "event/strip/side", "event/model/default"]), max_size=40),
     replies=st.lists(
-        st.sampled_from(["accept", "accept", "refuse", "never", "cut", "outbox fails", "outbox works"]), max_size=60
+        st.sampled_from(["accept", "accept", "refuse", "never", "cut", "hang up", "outbox fails", "outbox works"]),
+        max_size=60,
     ),
 )
 def test_whatever_the_broker_and_the_disk_do_every_message_is_delivered_or_parked(

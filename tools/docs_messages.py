@@ -67,8 +67,8 @@ retained message outlives its sender: believe `state/health` only until `ts_ms` 
   3.1.1 it is answered like any other; there the agent subscribes to each topic it publishes to until the first of its
   own messages has come back, for which it needs the right to read them.
 - `unverified`: MQTT 3.1.1, and on some topic nothing has come back. The broker may be throwing results away.
-- `refused`: the broker answers that it does not take messages on some topic. They wait in the outbox and are tried
-  again, at most a minute apart; other topics go on.
+- `refused`: the broker does not take messages on some topic: it answers so, or hangs up on them. They wait in the
+  outbox and are tried again, at most a minute apart; other topics go on.
 - `down`: not connected.
 
 ## Alarms of the publisher
@@ -77,7 +77,7 @@ retained message outlives its sender: believe `state/health` only until `ts_ms` 
 - `login_refused`: wrong user or password, or not allowed to connect. The password file is read for each attempt.
 - `not_authorized`: the broker's access list lacks a topic of this agent.
 - `quota_exceeded`: the broker takes no more for now.
-- `publish_refused`: the broker refuses messages for another reason; the log names it.
+- `publish_refused`: the broker refuses messages for another reason, or hangs up on them; the log names the topic.
 - `delivery_unverified`: for more than ten seconds `unverified`.
 - `session_taken_over`: another agent has the same name. Two boxes must not share `agent.name`. Stays for ten minutes.
 - `unstable_connection`: three connections in a row ended within half a minute.
@@ -85,7 +85,7 @@ retained message outlives its sender: believe `state/health` only until `ts_ms` 
 
 A message that the broker can never take is parked: set aside, counted (`outbox_parked`) and named by
 `strip-agent audit`. Its reason is `too_large` (for the broker's limit), `topic_invalid`, `payload_invalid`, or
-`broker_disconnects` when the broker hung up five times in a row on this message, sent alone.
+`broker_disconnects` when the broker hung up five times in a row on this message.
 
 ## What the broker must allow
 

@@ -6,6 +6,7 @@
 - `presence.py`: `state/agent`, the will, and others with our name
 - `pace.py`: how many messages at a time, and which one makes the broker hang up
 - `holds.py`: topics that the broker refuses
+- `culprit.py`: the message on which the broker hung up
 - `proof.py`: whether messages really arrive, where the protocol does not say
 - `status.py`: what others see
 - `publisher.py` puts them together

@@ -26,6 +26,8 @@ class _Hold:
     seconds: float
     stage: _Stage = _Stage.RESTING
     lowest_row: int | None = None  # of the outbox rows that this hold keeps back
+    trial_row: int | None = None  # of the message that was sent last, to see; None for a state
+    closes: int = 0  # connections in a row that the broker ended on that message
 
 
 class Holds:
@@ -49,11 +51,13 @@ class Holds:
         hold = self._holds[topic]
         hold.lowest_row = row if hold.lowest_row is None else min(row, hold.lowest_row)
 
-    def sent(self, topic: str) -> None:
-        """Note that a message is under way."""
+    def sent(self, topic: str, row: int | None = None) -> None:
+        """Note that a message is under way; `row` is the outbox's."""
         hold = self._holds.get(topic)
         if hold is not None:
             hold.stage = _Stage.TRYING
+            if row != hold.trial_row:
+                hold.trial_row, hold.closes = row, 0
 
     def refuse(self, topic: str, alarm: str, now: float) -> None:
         """Let the topic rest; when it was tried before, for twice as long."""
@@ -61,13 +65,39 @@ class Holds:
         if hold is None:
             self._holds[topic] = _Hold(alarm, now + FIRST_SECONDS, FIRST_SECONDS)
         elif hold.stage is not _Stage.RESTING:
-            seconds = min(LONGEST_SECONDS, 2 * hold.seconds)
-            self._holds[topic] = _Hold(alarm, now + seconds, seconds, lowest_row=hold.lowest_row)
+            hold.alarm, hold.stage, hold.closes = alarm, _Stage.RESTING, 0
+            hold.seconds = min(LONGEST_SECONDS, 2 * hold.seconds)
+            hold.until = now + hold.seconds
+
+    def blame(self, topic: str, alarm: str, row: int | None, closes: int, now: float) -> None:
+        """Let a topic rest because the broker hung up on this message, so many times in a row by now."""
+        self.refuse(topic, alarm, now)
+        self._holds[topic].trial_row, self._holds[topic].closes = row, closes
+
+    def hung_up(self, now: float) -> list[tuple[int | None, int]]:
+        """Take the broker's hanging up for an answer to what was being tried.
+
+        Returns for each topic that was (row, how often in a row the broker has hung up on it).
+        """
+        tried = []
+        for topic, hold in self._holds.items():
+            if hold.stage is _Stage.TRYING:
+                self.blame(topic, hold.alarm, hold.trial_row, hold.closes + 1, now)
+                tried.append((hold.trial_row, hold.closes))
+        return tried
 
     def accept(self, topic: str) -> int | None:
         """End the hold, if there is one: the broker took a message. Returns the lowest row that was kept back."""
         hold = self._holds.pop(topic, None)
         return None if hold is None else hold.lowest_row
+
+    def try_another(self, topic: str) -> int | None:
+        """Let the next message try: the last one was parked, which tells nothing. Returns the lowest row kept back."""
+        hold = self._holds.get(topic)
+        if hold is None or hold.stage is not _Stage.TRYING:
+            return None
+        hold.stage = _Stage.READY
+        return hold.lowest_row
 
     def wake(self, now: float) -> int | None:
         """Make topics ready that have rested long enough; returns the lowest row that they kept back."""
@@ -85,6 +115,6 @@ class Holds:
 
     def begin(self, now: float) -> None:
         """Begin with a new connection: what was being tried when the last one ended counts as refused."""
-        for topic, hold in list(self._holds.items()):
+        for topic, hold in self._holds.items():
             if hold.stage is _Stage.TRYING:
                 self.refuse(topic, hold.alarm, now)

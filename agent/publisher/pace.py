@@ -6,7 +6,7 @@ from agent import mqtt
 
 WINDOW = 16  # enough to keep a fast link busy, few to send twice after a cut
 _CLOSES_THAT_SUSPECT = 2
-_CLOSES_THAT_PARK = 5
+_CLOSES_THAT_BLAME = 3
 
 NEVER = {
     mqtt.TOPIC_NAME_INVALID: "topic_invalid",
@@ -24,7 +24,7 @@ class Pace:
         self._receive_maximum = WINDOW
         self._answers = 0  # on this connection
         self._outbox_answers = 0  # of these, to messages of the outbox
-        self._suspect = (0, 0)  # row that was the oldest when the broker hung up, and how often in a row
+        self._suspect: tuple[str, int] = ("", 0)  # what was the oldest when the broker hung up, and how often in a row
 
     @property
     def size(self) -> int:
@@ -52,26 +52,25 @@ class Pace:
         """Note an answer to a message of the outbox."""
         self._answers += 1
         self._outbox_answers += 1
-        self._suspect = (0, 0)
+        self._suspect = ("", 0)
         self._size = min(WINDOW, self._size + 1)
 
     def stalled(self) -> None:
         """Send half as much on the next connection: a link that is only slow must get through with less."""
         self._size = max(1, self._size // 2)
 
-    def hung_up(self, code: int | None, oldest_row: int, *, alone: bool) -> str:
-        """Note that the other side ended the connection; returns why `oldest_row` must be parked, mostly "".
+    def hung_up(self, code: int | None, oldest: str, *, alone: bool) -> int:
+        """Note that the other side ended the connection; returns how often in a row because of `oldest`, mostly 0.
 
-        Over 3.1.1 a broker can only hang up on a message it does not like, and without finding that one nothing would
-        ever pass it. `alone`: it was the only message that was unanswered.
+        `oldest` names the first message that was unanswered; `alone`: it was the only one.
         """
         if self._outbox_answers:
-            return ""
-        times = self._suspect[1] + 1 if self._suspect[0] == oldest_row else 1
-        self._suspect = (oldest_row, times)
-        if alone and (times >= _CLOSES_THAT_PARK or code in NEVER):
-            self._suspect = (0, 0)
-            return NEVER.get(code or 0, "broker_disconnects")
+            return 0
+        times = self._suspect[1] + 1 if self._suspect[0] == oldest else 1
+        self._suspect = (oldest, times)
+        if alone and (times >= _CLOSES_THAT_BLAME or code in NEVER):
+            self._suspect = ("", 0)
+            return times
         if times >= _CLOSES_THAT_SUSPECT or code in NEVER:
             self._size = 1
-        return ""
+        return 0

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent import messages, mqtt
+from agent.publisher.culprit import REFUSED, after_hanging_up
 from agent.publisher.holds import Holds
 from agent.publisher.link import Link
 from agent.publisher.pace import NEVER, Pace
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import Config
-    from agent.records import OutboxMessage
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ _RESCAN_SECONDS = 60.0  # an idle outbox is read from its beginning this often, 
 _PROOF_SECONDS = 10.0  # MQTT 3.1.1: nothing came back for so long
 _STALL_KEEPALIVES = 1.5
 _OFFLINE_SECONDS = 2.0  # for the goodbye
-
-_REFUSED = {mqtt.NOT_AUTHORIZED: "not_authorized", mqtt.QUOTA_EXCEEDED: "quota_exceeded"}
 
 
 class Publisher:
@@ -85,7 +83,7 @@ class Publisher:
         self._rescan_at = 0.0
         self._closing = False
         self._since_ms = wall_ms()
-        self._acknowledged = self._parked = 0
+        self._acknowledged = 0
         self._nobody_listening = False
         self._status = PublisherStatus(since_ms=self._since_ms)
         self.last_step_monotonic = clock()
@@ -169,7 +167,8 @@ class Publisher:
             case mqtt.Received():
                 self._received(event, now)
             case mqtt.Ended():
-                self._end(event)
+                after_hanging_up(event, self._window, self._state_ids, self._pace, self._holds, now)
+                self._end()
 
     def _received(self, message: mqtt.Received, now: float) -> None:
         echo = self._proof is not None and self._proof.received(message.topic, message.payload)
@@ -218,7 +217,8 @@ class Publisher:
             self._window.acknowledged(message)
             self._window.go_back(self._holds.accept(message.topic))
         elif ack.code in NEVER:
-            self._park(message, NEVER[ack.code], ack.text)
+            self._window.refused_for_ever(message, NEVER[ack.code], ack.text)
+            self._window.go_back(self._holds.try_another(message.topic))
         else:
             self._window.put_back(message)
             self._refuse(message.topic, ack, now)
@@ -240,21 +240,9 @@ class Publisher:
     def _refuse(self, topic: str, ack: mqtt.Acked, now: float) -> None:
         if not self._holds.held(topic):
             log.warning("The broker refuses %s/%s: %s; trying it again later", self._base, topic, ack.text)
-        self._holds.refuse(topic, _REFUSED.get(ack.code, "publish_refused"), now)
+        self._holds.refuse(topic, REFUSED.get(ack.code, "publish_refused"), now)
 
-    def _park(self, message: OutboxMessage, reason: str, detail: str) -> None:
-        log.error("Message %d on %s can never be sent (%s: %s); set aside", message.row, message.topic, reason, detail)
-        self._window.refused_for_ever(message, reason)
-        self._parked += 1
-
-    def _end(self, end: mqtt.Ended, *, by_us: bool = False) -> None:
-        oldest = self._window.oldest
-        if oldest is not None and not by_us:
-            alone = self._window.unanswered == 1 and not self._state_ids
-            reason = self._pace.hung_up(end.code, oldest.row, alone=alone)
-            if reason:
-                self._window.answered_by_closing(oldest)
-                self._park(oldest, reason, end.text)
+    def _end(self) -> None:
         if self._status.connected:
             self._since_ms = self._wall_ms()
         self._window.start_again()
@@ -265,7 +253,8 @@ class Publisher:
             self._progress_at = now
         elif now - self._progress_at >= self._stall_seconds and self._link.connection is not None:
             self._pace.stalled()
-            self._end(self._link.drop(f"no acknowledgement for {self._stall_seconds:.1f} s", now), by_us=True)
+            self._link.drop(f"no acknowledgement for {self._stall_seconds:.1f} s", now)
+            self._end()
 
     # What goes to the broker
 
@@ -300,7 +289,8 @@ class Publisher:
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
             except mqtt.CannotSend as error:
-                self._park(message, error.reason, str(error))
+                self._window.refused_for_ever(message, error.reason, str(error))
+                self._window.go_back(self._holds.try_another(message.topic))
             else:
                 self._window.sent(packet_id, message)
 
@@ -329,7 +319,7 @@ class Publisher:
             since_ms=self._since_ms,
             unacked=self._window.unanswered,
             acknowledged=self._acknowledged,
-            parked=self._parked,
+            parked=self._window.parked,
             delivery=worth,
             nobody_listening=self._nobody_listening,
             last_error=self._link.last_error,

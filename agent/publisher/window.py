@@ -52,6 +52,7 @@ class Window:
         self._busy: set[int] = set()  # rows of the three above
         self._pause_seconds = 0.0
         self._paused_until = 0.0
+        self.parked = 0  # since the start
         self.more_to_fetch = True  # for all that is known; `take` finds out
 
     @property
@@ -70,9 +71,9 @@ class Window:
         return not (self._busy or self._ahead or self.more_to_fetch or self.in_trouble)
 
     @property
-    def oldest(self) -> OutboxMessage | None:
-        """The first message that is sent and not answered."""
-        return next(iter(self._sent.values()), None)
+    def under_way(self) -> dict[int, OutboxMessage]:
+        """What is sent and not answered, by packet id, in the order of sending."""
+        return dict(self._sent)
 
     def start_again(self) -> None:
         """Forget what was sent: a new connection begins with the oldest pending row."""
@@ -109,7 +110,7 @@ class Window:
                 continue
             taken.append(message)
             self._busy.add(message.row)
-            holds.sent(message.topic)
+            holds.sent(message.topic, message.row)
         self.more_to_fetch = True
         return taken
 
@@ -129,8 +130,10 @@ class Window:
         """Note that the broker has it; `record` writes it down."""
         self._acknowledged.append(message.row)
 
-    def refused_for_ever(self, message: OutboxMessage, reason: str) -> None:
+    def refused_for_ever(self, message: OutboxMessage, reason: str, detail: str) -> None:
         """Note that no broker will take it; `record` sets it aside."""
+        log.error("Message %d on %s can never be sent (%s: %s); set aside", message.row, message.topic, reason, detail)
+        self.parked += 1
         self._refused[message.row] = reason
 
     def put_back(self, message: OutboxMessage) -> None:
