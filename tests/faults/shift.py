@@ -176,6 +176,11 @@ def worker_pid(box: Box) -> int:
     return found[0]
 
 
+def worker_restarts(box: Box) -> int:
+    """Return how many workers were lost since the start."""
+    return int(box.ask("status")["health"]["worker_restarts"])
+
+
 def attempts_of(box: Box) -> dict[str, int]:
     """Return camera/file -> workers that were lost on it, for all strips of the ledger."""
     strips = box.ask("strips_list", limit=100_000)["strips"]

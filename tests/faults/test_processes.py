@@ -1,41 +1,31 @@
-"""Processes that hang, are starved or run out of memory: the line goes on, and the right one is blamed."""
+"""Processes that hang, are stopped or starved: the line goes on, and nobody is blamed for what is not their fault."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from onnx import TensorProto, helper
 
-from agent.errors import Reason
-from tests.bad_models import BRIGHT, _bad_on_bright
-from tests.box import Box, drop_file, unique_results
+from tests.box import unique_results
 from tests.broker import Broker, Subscriber, wait_for
-from tests.faults.judging import Written, health, judge
-from tests.faults.memory_group import MemoryGroup, memory_group, needs_memory_group
 from tests.faults.reliability import Row, tell
 from tests.faults.shift import (
     Cameras,
-    anonymous_mib,
     attempts_of,
-    by_commit,
     judge_shift,
     make_box,
     threads_of,
     wait_for_progress,
     worker_pid,
+    worker_restarts,
 )
-from tests.models import difference_model
-from tests.pushing import put
-from tests.strips import encode, make_pixels, write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,11 +46,6 @@ def subscriber(broker: Broker) -> Iterator[Subscriber]:
     """Listen to everything."""
     with Subscriber(broker.port) as subscriber:
         yield subscriber
-
-
-def worker_restarts(box: Box) -> int:
-    """Return how many workers were lost since the start."""
-    return int(box.ask("status")["health"]["worker_restarts"])
 
 
 def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscriber: Subscriber) -> None:
@@ -95,138 +80,6 @@ def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscrib
             f"{verdict}; {len(tried_again)} strips tried again; scoring again within {max(took):.1f} s",
         )
     )
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-LIMIT_MIB, HUNGRY_MIB = 700, 1024
-
-
-def hungry_on_bright(path: Path, version: int) -> str:
-    """Write a model that is good on its golden strip and takes a GiB for a strip with a bright pixel."""
-    fill = helper.make_tensor("fill", TensorProto.FLOAT, [1], [0.0])
-    size = HUNGRY_MIB * (1 << 20) // 4
-    return _bad_on_bright(
-        path,
-        version,
-        helper.make_node("Sign", ["excess"], ["sign"]),
-        helper.make_node("Constant", [], ["size"], value_float=float(size)),
-        helper.make_node("Mul", ["sign", "size"], ["more"]),
-        helper.make_node("Add", ["more", "one"], ["wanted"]),
-        helper.make_node("Cast", ["wanted"], ["wanted64"], to=TensorProto.INT64),
-        helper.make_node("Constant", [], ["one_axis"], value_ints=[1]),
-        helper.make_node("Reshape", ["wanted64", "one_axis"], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["heap"], value=fill),
-        helper.make_node("ReduceMax", ["heap"], ["poison"], keepdims=0),
-    )
-
-
-def test_a_model_that_needs_more_memory_than_it_may_have(
-    tmp_path: Path, broker: Broker, subscriber: Subscriber
-) -> None:
-    """Its strips are invalid with the reason, the worker lives, and on probation the model before it comes back."""
-    bright, plain = tmp_path / "bright.tif", tmp_path / "plain.tif"
-    pixels = make_pixels()
-    pixels[0, 400:416, 60:72] = BRIGHT + 5
-    bright.write_bytes(encode(pixels))
-    write_strip(plain)
-    written: Written = set()
-
-    def drop(source: Path, name: str) -> None:
-        drop_file(source, box.camera() / name)
-        written.add(("top", name))
-
-    with Box(tmp_path / "box", broker.port, models={"trial": {"memory_mib": LIMIT_MIB}}) as box:
-        good = difference_model(box.inbox / "good.onnx")
-        box.start()
-        drop(plain, "0.tif")
-        wait_for(lambda: len(unique_results(subscriber)) == 1, "the good model scores", 60)
-        put(box.inbox / "hungry.onnx", lambda path: hungry_on_bright(path, 2))
-        hungry = hashlib.sha256((box.inbox / "hungry.onnx").read_bytes()).hexdigest()
-
-        def works(sha256: str) -> bool:
-            return bool(box.ask("status")["workers"]["default"]["model_sha256"] == sha256)
-
-        wait_for(lambda: works(hungry), "the hungry model is active", 60)
-        worker = worker_pid(box)
-        for number in range(1, 3):
-            drop(bright, f"{number} bright.tif")
-            wait_for(lambda number=number: len(unique_results(subscriber)) == 1 + number, "it has a result", 60)  # type: ignore[misc]
-        refused = by_commit(subscriber)[1:]
-        reasons = {result["reason"] for result in refused}
-        assert reasons == {Reason.MODEL_NEEDS_TOO_MUCH_MEMORY}, refused
-        wait_for(lambda: works(good), "the good model is back", 60)
-        drop(bright, "3 bright.tif")
-        verdict = judge(box, subscriber, written)
-        assert by_commit(subscriber)[-1]["verdict"] == "anomalous"
-        assert worker_restarts(box) == 0, f"worker {worker} died"
-        assert box.stop() == 0
-    tell(
-        Row(
-            "Processes",
-            "model needs more memory than models.trial.memory_mib",
-            "the strip is invalid with that reason, the worker lives; on probation the model before it comes back",
-            f"a model that takes {HUNGRY_MIB} MiB for bright strips only, which its golden strip is not; the limit is "
-            f"{LIMIT_MIB} MiB",
-            f"{verdict}; no worker lost, the good model back after 2 strips",
-        )
-    )
-
-
-def squeeze(group: MemoryGroup) -> None:
-    """Leave no memory but what is in use: the next strip is one too many."""
-
-    def limited() -> bool:
-        with suppress(OSError):  # what is in use grew meanwhile
-            group.limit(group.used_bytes() + (256 << 10))
-            return True
-        return False
-
-    wait_for(limited, "the limit is set", 30)
-
-
-@needs_memory_group
-def test_a_worker_that_the_kernel_kills_for_lack_of_memory(
-    tmp_path: Path, broker: Broker, subscriber: Subscriber
-) -> None:
-    """No strip is blamed, however often it happens: all are scored in the end, with every attempt left."""
-    with (
-        memory_group() as group,
-        make_box(tmp_path, broker.port) as box,
-        Cameras(box, tmp_path, {"top": 5.0, "side": 5.0}) as cameras,
-    ):
-        box.program = group.launch(box.program)
-        box.start()
-        wait_for_progress(subscriber, 10)
-        assert box.process is not None
-        supervisor = box.process.pid
-        squeeze(group)
-        kills_wanted = 3  # more than any strip has attempts
-        wait_for(lambda: group.kills() >= kills_wanted, "the kernel kills workers", 110)
-        during = health(subscriber)
-        group.limit(None)
-        wait_for_progress(subscriber, 10, 120)
-        verdict = judge_shift(box, subscriber, cameras, seconds=180)
-        kills = group.kills()
-        assert set(attempts_of(box).values()) == {0}, "a strip was blamed"
-        assert box.process.pid == supervisor
-        assert box.process.poll() is None
-        mib = anonymous_mib(supervisor)
-        assert box.stop() == 0
-    tell(
-        Row(
-            "Processes",
-            "worker killed by the kernel for lack of memory",
-            "the supervisor lives, no strip loses an attempt for it; three different strips in a row hold the slot "
-            "with an alarm; all are scored once there is memory",
-            "the service in a memory cgroup whose limit is lowered to what is in use, and raised again later",
-            f"{kills} kills by the kernel; {verdict}; no attempt lost; health said {during.get('status')!r} "
-            f"({during.get('alarms')}); supervisor {mib:.0f} MiB",
-        )
-    )
-
-
-# -- a supervisor that does not get the processor ----------------------------------------------------------------------
 
 
 def stop_for(seconds: float, *pids: int) -> None:
