@@ -71,12 +71,18 @@ def test_not_a_number_is_refused() -> None:
     assert judge([broken], LIMITS)[1]
 
 
+def _read(graph: onnx.GraphProto) -> set[str]:
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    return read.union(*(_read(body.g) for node in graph.node for body in node.attribute if body.HasField("g")))
+
+
 def test_int8_file_is_small_and_close(export: Export, calibration: Path) -> None:
     """Convolutions run in 8 bits, the contract is met, the metadata tells how it was quantised."""
     exported = export(precision="int8", calibration=calibration, **WIDE)
     model = onnx.load(exported.path)
     int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert len(int8) >= 24  # of 28 layers, some of which may stay float
+    assert {tensor.name for tensor in model.graph.initializer} <= _read(model.graph)  # nothing is left over
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     assert metadata["strip_agent.precision"] == "int8"
     assert "most_sensitive" in metadata["strip_agent.quantisation"]

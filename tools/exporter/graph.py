@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tools.exporter.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 OLDEST_OPSET = 11
 LARGE_WEIGHT = 2**22  # elements; only 3x3 from 1024 to 512 channels has more at width 64
@@ -107,7 +107,7 @@ class Graph:
     def finish(
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
-        """Close the graph; weights that a node still reads as they are are stored now."""
+        """Close the graph; what no node reads any more is left out."""
         read = {name for node in self.nodes for name in node.input}
         kept = {name: array for name, array in self.weights.items() if name in read}
         if self.outer is None:
@@ -117,7 +117,19 @@ class Graph:
             for node in self.nodes:
                 node.input[:] = [large.get(name, name) for name in node.input]
             self.nodes[:0] = [self._reshape(name, array) for name, array in kept.items() if name not in large]
-        return helper.make_graph(self.nodes, name, inputs, outputs, initializer=list(self.initializers.values()))
+        read = _read(self.nodes) | {output.name for output in outputs}
+        stored = [array for name, array in self.initializers.items() if name in read]
+        return helper.make_graph(self.nodes, name, inputs, outputs, initializer=stored)
+
+
+def _read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Collect what nodes read, those in the bodies of loops included."""
+    read: set[str] = set()
+    for node in nodes:
+        read.update(node.input)
+        for body in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+            read |= _read(body.node) | {output.name for output in body.output}
+    return read
 
 
 def float_info(name: str, shape: Sequence[int | str | None]) -> onnx.ValueInfoProto:
