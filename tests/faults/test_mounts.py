@@ -86,6 +86,7 @@ def test_the_watched_folder_deleted_and_made_again(tmp_path: Path) -> None:
             line.wait_for_results([name])
             wait_for_alarm(line, "camera_top_missing", on=False)
         line.wait_for_results(line.write(5))
+        assert "camera top: missing" in line.box.log
         verdict = line.judge()
         assert line.box.stop() == 0
     how = f"rm -r and mkdir with a file at once, {turns} times; no rescan"
@@ -264,7 +265,7 @@ def test_a_share_that_hangs_on_one_of_two_cameras(tmp_path: Path) -> None:
     """The other camera goes on, health names the hung one, and all is judged when it answers again."""
     with hanging_line(tmp_path) as (line, share):
         slowest_before = slowest_of(line, 20)
-        line.wait_for_state("unreachable")
+        assert "has not come back" in line.wait_for_state("unreachable")
         wait_for_alarm(line, "camera_top_unreachable")
         slowest_after = slowest_of(line, 20)
         assert not results(line.subscriber, "top")
