@@ -30,6 +30,7 @@ from tests.faults.troubles import (
     CONTEND,
     KILLS_THE_SUPERVISOR,
     ON_A_SMALL_DISK,
+    SLOW_SETTLE_SECONDS,
     SPARES_THE_SUPERVISOR,
     World,
     prepare,
@@ -61,6 +62,7 @@ def _make_box(folder: Path, port: int) -> Box:
         heatmaps={"min_free_gib": 0, "keep_gib": DISK_MIB / 3 / 1024, "tiff": "all"},
     )  # fmt: skip
     box.config["models"]["probation"] = {"max_faults": 10_000, "max_latency_ratio": 1000.0}
+    box.config["cameras"][0]["settle_seconds"] = SLOW_SETTLE_SECONDS
     box.config["cameras"][1]["when_done"] = "delete"
     box.config["cameras"][2] |= {"when_done": "move", "done_folder": str(folder / "done")}
     box.write_config()
@@ -146,6 +148,8 @@ def test_everything_at_random_loses_nothing_and_leaves_nothing(tmp_path: Path) -
             made += _trouble(world, spares, SECONDS * (1 - WITH_KILLS) / PARTS)
             cameras.pause.set()
             used.append(use_at_rest(box))
+            sys.stdout.write(f"{used[-1]}\n")
+            sys.stdout.flush()
             cameras.pause.clear()
         verdict, missing = _judge(world)
         assert box.process.pid == survivor

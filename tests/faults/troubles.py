@@ -43,6 +43,8 @@ BAD_MODEL_NAMES = (
     "other channels", "golden strip", "unknown domain", "kills",
 )  # fmt: skip
 
+SLOW_CAMERA, SLOW_SETTLE_SECONDS = "top", 3.0
+
 
 @dataclass
 class World:
@@ -243,16 +245,15 @@ def bad_strips(world: World) -> Iterator[None]:
 
 @contextmanager
 def half_written(world: World) -> Iterator[None]:
-    """Let a camera write a good strip in two pieces, under its final name from the beginning."""
+    """Let a camera write a good strip in two pieces, under its final name, with a pause that does not settle it."""
     number = len(world.slow)
-    camera = world.chance.choice(sorted(world.box.config["cameras"], key=str))["name"]
-    strip = (camera, f"slow {number:04d}.tif")
+    strip = (SLOW_CAMERA, f"slow {number:04d}.tif")
     world.slow.add(strip)
     if number % 3 == 0:
         world.slow_anomalous.add(strip)
     content = world.cameras.template(number).read_bytes()
-    cut, rest_after = world.chance.randrange(1, len(content)), world.chance.uniform(0.1, 3.0)
-    file = world.box.camera(camera) / strip[1]
+    cut, rest_after = world.chance.randrange(1, len(content)), world.chance.uniform(0.1, SLOW_SETTLE_SECONDS / 3)
+    file = world.box.camera(SLOW_CAMERA) / strip[1]
     file.write_bytes(content[:cut])
 
     def finish() -> None:
