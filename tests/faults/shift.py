@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = 128, 128
 TEMPLATES = 6
+LOOK_SECONDS = 0.05  # at a rate that may have changed
 FORGETS_MS, RECORDED_MS = 1000.0, 5000.0  # what a killed broker forgets; how late its last acknowledgement is recorded
 
 
@@ -93,9 +94,12 @@ class Cameras:
             thread.join()
 
     def _run(self, camera: str) -> None:
-        due = time.monotonic()
-        while not self._over.wait(max(0.0, due - time.monotonic())):
-            due = max(due + 1 / self._rates[camera], time.monotonic() - 1.0)  # after a pause no more than a second's
+        last = time.monotonic()
+        while not self._over.wait(min(LOOK_SECONDS, max(0.0, last + 1 / self._rates[camera] - time.monotonic()))):
+            now = time.monotonic()
+            if now < last + 1 / self._rates[camera]:
+                continue
+            last = max(last + 1 / self._rates[camera], now - 1.0)  # after a pause no more than a second's
             if not self.pause.is_set():
                 self._write(camera)
 
