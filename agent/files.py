@@ -28,13 +28,12 @@ _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # Writing
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds the old or the new content at any moment, after a power cut too.
 
-    `durable=False` leaves out the flushes: still atomic for readers, but a power cut may lose it. In one process only
-    one thread at a time may write the same path. Raises OSError; no temporary file is left then.
+    In one process only one thread at a time may write the same path. Raises OSError; no temporary file is left then.
     """
-    _write_and_rename([(path, data)], durable=durable)
+    _write_and_rename([(path, data)])
 
 
 def write_all_atomically(files: Sequence[tuple[Path, bytes]]) -> None:
@@ -44,10 +43,10 @@ def write_all_atomically(files: Sequence[tuple[Path, bytes]]) -> None:
     """
     if len({path.parent for path, _ in files}) > 1:
         raise ValueError("the files must be in one folder")
-    _write_and_rename(files, durable=True)
+    _write_and_rename(files)
 
 
-def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> None:
+def _write_and_rename(files: Sequence[tuple[Path, bytes]]) -> None:
     temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path, _ in files]
     descriptors: list[int] = []
     try:
@@ -55,7 +54,7 @@ def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> 
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptors.append(os.open(temporary, flags, 0o666))
             _write_all(descriptors[-1], data)
-        if durable and descriptors:
+        if descriptors:
             _flush(descriptors)
         for temporary, (path, _) in zip(temporaries, files, strict=True):
             temporary.replace(path)
@@ -67,7 +66,7 @@ def _write_and_rename(files: Sequence[tuple[Path, bytes]], *, durable: bool) -> 
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    if durable and files:
+    if files:
         fsync_folder(files[0][0].parent)
 
 

@@ -6,6 +6,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
+DEFAULT_THRESHOLD = 0.5  # of the score, where neither configuration nor model name one
+
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:

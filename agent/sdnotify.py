@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,11 +51,6 @@ def watchdog() -> bool:
 def stopping(status: str) -> bool:
     """Say that the service is going down on purpose."""
     return notify("STOPPING=1", f"STATUS={status}")
-
-
-def reloading() -> bool:
-    """Say that the configuration is being read again; `ready` has to follow, also when it was refused."""
-    return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def extend_timeout(seconds: float) -> bool:

@@ -6,14 +6,12 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from agent.messages import BAD_QUALITY, GOOD_QUALITY, INVALID_SCORE, VERDICT_CODES, StripResult, utc_text
-from agent.records import HeatmapFiles, Judgement, show_name
+from agent.records import DEFAULT_THRESHOLD, HeatmapFiles, Judgement, show_name
 
 if TYPE_CHECKING:
     from agent.config import Camera, Config
     from agent.records import Strip
     from agent.wire import Loaded
-
-DEFAULT_THRESHOLD = 0.5
 
 
 def verdict_of(judgement: Judgement | None) -> Literal["ok", "anomalous", "invalid"]:

@@ -39,11 +39,10 @@ def _dead_pid() -> int:
 def test_the_new_content_replaces_the_old_and_no_temporary_file_stays(tmp_path: Path) -> None:
     """A written file holds the new bytes, and the folder holds nothing else."""
     path = tmp_path / "state.json"
-    for durable in (True, False):
-        write_atomically(path, b"old")
-        write_atomically(path, b"new" * 100_000, durable=durable)
-        assert path.read_bytes() == b"new" * 100_000
-        assert _names(tmp_path) == ["state.json"]
+    write_atomically(path, b"old")
+    write_atomically(path, b"new" * 100_000)
+    assert path.read_bytes() == b"new" * 100_000
+    assert _names(tmp_path) == ["state.json"]
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(

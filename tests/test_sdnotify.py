@@ -44,10 +44,6 @@ def test_each_message_arrives_as_systemd_expects_it(systemd: socket.socket) -> N
     assert received(systemd) == ["EXTEND_TIMEOUT_USEC=2500000"]
     assert sdnotify.stopping("draining")
     assert received(systemd) == ["STOPPING=1", "STATUS=draining"]
-    assert sdnotify.reloading()
-    first, second = received(systemd)
-    assert first == "RELOADING=1"
-    assert second.removeprefix("MONOTONIC_USEC=").isdecimal()
 
 
 def test_a_status_with_line_breaks_cannot_add_a_line(systemd: socket.socket) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.files import heatmap_stem, read_regular_file
-from agent.records import FileIdentity, Judgement
+from agent.records import DEFAULT_THRESHOLD, FileIdentity, Judgement
 from agent.wire import Failed, Job, Judged, Setup
 from agent.worker.checks import check_output, check_strip, to_model_input
 from agent.worker.heatmaps import write_heatmaps
@@ -20,8 +20,6 @@ from agent.worker.tiff import read_strip
 if TYPE_CHECKING:
     from agent.config import ChecksSection, HeatmapsSection, ScoringSection
     from agent.worker.session import Model
-
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def score_heatmap(heatmap: Heatmap, scoring: ScoringSection) -> Scored:
         int(np.count_nonzero(stats[:, cv2.CC_STAT_AREA])),
         peak_row,
         peak_col,
-        _describe(heatmap, labels, stats, MAX_REGIONS),
+        _describe(heatmap, labels, stats),
     )
 
 
@@ -57,18 +57,11 @@ def score(heatmap: Heatmap, anomaly_area_px: int, *, method: Method, top_k: int)
     return float(np.partition(heatmap, heatmap.size - kept, axis=None)[-kept:].mean(dtype=np.float64))
 
 
-def find_regions(
-    heatmap: Heatmap, *, pixel_threshold: float, min_area_px: int, limit: int = MAX_REGIONS
-) -> tuple[Region, ...]:
-    """Find the regions of pixels >= `pixel_threshold`, the largest first, at most `limit`.
-
-    Pixels that touch at a corner belong together. Regions of the same area are in reading order.
-    """
-    return _describe(heatmap, *_label(heatmap, pixel_threshold, min_area_px), limit)
-
-
 def _label(heatmap: Heatmap, pixel_threshold: float, min_area_px: int) -> tuple[Integers, Integers]:
-    """Return each pixel's region (0: none) and OpenCV's statistics of each region; one that is too small has area 0."""
+    """Return each pixel's region (0: none) and OpenCV's statistics of each region; one that is too small has area 0.
+
+    Pixels that touch at a corner belong together.
+    """
     mask = (heatmap >= pixel_threshold).view(np.uint8)
     _, found, found_stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
     labels, stats = np.asarray(found, np.int32), np.asarray(found_stats, np.int32)
@@ -78,9 +71,10 @@ def _label(heatmap: Heatmap, pixel_threshold: float, min_area_px: int) -> tuple[
     return labels, stats
 
 
-def _describe(heatmap: Heatmap, labels: Integers, stats: Integers, limit: int) -> tuple[Region, ...]:
+def _describe(heatmap: Heatmap, labels: Integers, stats: Integers) -> tuple[Region, ...]:
+    """Describe the largest regions, those of the same area in reading order."""
     tops, lefts, areas = stats[:, cv2.CC_STAT_TOP], stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_AREA]
-    order = np.lexsort((lefts, tops, -areas))[: min(limit, np.count_nonzero(areas))]
+    order = np.lexsort((lefts, tops, -areas))[: min(MAX_REGIONS, np.count_nonzero(areas))]
     return tuple(_region(heatmap, labels, label, stats[label].tolist()) for label in order.tolist())
 
 

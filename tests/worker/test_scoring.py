@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import ScoringSection
-from agent.worker.scoring import MAX_REGIONS, Heatmap, find_regions, score_heatmap
+from agent.worker.scoring import MAX_REGIONS, Heatmap, score_heatmap
 
 Method = Literal["max", "top_k_mean", "area"]
 
@@ -35,7 +35,9 @@ def test_the_maximum_is_the_score_and_its_place_the_peak() -> None:
 
 def test_regions_come_with_box_area_and_peak_largest_first() -> None:
     """Ends are excluded, as in slices."""
-    first, second = find_regions(_heatmap((SMALL, 0.9), (BIG, 0.6), ((12, 7), 0.7)), pixel_threshold=0.5, min_area_px=1)
+    first, second = score_heatmap(
+        _heatmap((SMALL, 0.9), (BIG, 0.6), ((12, 7), 0.7)), ScoringSection(min_area_px=1)
+    ).regions
     assert (first.top, first.left, first.bottom, first.right, first.area_px) == (10, 5, 14, 10, 20)
     assert (first.peak_row, first.peak_col) == (12, 7)
     assert first.peak == pytest.approx(0.7)
@@ -45,14 +47,14 @@ def test_regions_come_with_box_area_and_peak_largest_first() -> None:
 def test_a_neighbours_higher_peak_is_not_taken() -> None:
     """Where boxes overlap, each region has the peak of its own pixels."""
     heatmap = _heatmap((np.s_[10:30, 10], 0.6), (np.s_[29, 10:30], 0.6), ((15, 20), 0.9))
-    hook, dot = find_regions(heatmap, pixel_threshold=0.5, min_area_px=1)
+    hook, dot = score_heatmap(heatmap, ScoringSection()).regions
     assert (hook.peak, dot.peak) == pytest.approx((0.6, 0.9))
 
 
 def test_pixels_that_touch_at_a_corner_are_one_region() -> None:
     """A diagonal scratch is one defect."""
     heatmap = _heatmap(*(((5 + step, 5 + step), 0.9) for step in range(6)))
-    assert [region.area_px for region in find_regions(heatmap, pixel_threshold=0.5, min_area_px=1)] == [6]
+    assert [region.area_px for region in score_heatmap(heatmap, ScoringSection()).regions] == [6]
 
 
 def test_a_pixel_at_the_threshold_belongs_to_a_region() -> None:
@@ -87,7 +89,7 @@ def test_a_heatmap_without_regions() -> None:
 
 def test_a_heatmap_that_is_one_region() -> None:
     """The background may be empty."""
-    (region,) = find_regions(np.ones((60, 40), np.float32), pixel_threshold=0.5, min_area_px=1)
+    (region,) = score_heatmap(np.ones((60, 40), np.float32), ScoringSection()).regions
     assert (region.top, region.left, region.bottom, region.right, region.area_px) == (0, 0, 60, 40, 2400)
 
 
@@ -101,7 +103,6 @@ def test_all_regions_are_counted_and_the_largest_kept() -> None:
     assert scored.anomaly_area_px == np.count_nonzero(heatmap)
     assert scored.regions[0].area_px > scored.regions[1].area_px == 1
     assert scored.regions[1].top == 0  # of the same area, in reading order
-    assert len(find_regions(heatmap, pixel_threshold=0.5, min_area_px=1, limit=7)) == 7
 
 
 def _grow(mask: Any) -> list[set[tuple[int, int]]]:
