@@ -55,12 +55,13 @@ class Ended:
     """The last event of a connection.
 
     `reached` says that the other side took the TCP connection (and the TLS handshake). `code` is the broker's reason,
-    None when it gave none.
+    None when it gave none. `given_up`: this side ended it, because the other fell silent.
     """
 
     reached: bool
     code: int | None
     text: str
+    given_up: bool = False
 
 
 Event = Opened | Connected | Acked | Received | Ended

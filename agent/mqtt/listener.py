@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 _PACKET_IDS = 65535
 # What paho says when it ends a connection by itself; every other end shows in the thread.
-_OWN_DISCONNECTS = {0x8D: "the broker did not answer a ping", 0x82: "the broker broke the MQTT protocol"}
+_KEEPALIVE_TIMEOUT = 0x8D
+_OWN_DISCONNECTS = {
+    _KEEPALIVE_TIMEOUT: "the broker did not answer a ping",
+    0x82: "the broker broke the MQTT protocol",  # mostly by a reason code that paho does not know
+}
 
 
 class Listener:
@@ -51,7 +55,8 @@ class Listener:
         if flags.is_disconnect_packet_from_server:
             self.add(Ended(reached=True, code=reason.value, text=_text(reason, properties)))
         elif reason.value in _OWN_DISCONNECTS:
-            self.add(Ended(reached=True, code=None, text=_OWN_DISCONNECTS[reason.value]))
+            silent = reason.value == _KEEPALIVE_TIMEOUT
+            self.add(Ended(reached=True, code=None, text=_OWN_DISCONNECTS[reason.value], given_up=silent))
 
     def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason: Any, properties: Any) -> None:
         self.add(Acked(mid, reason.value, _text(reason, properties) if reason.value >= FAILURE else ""))

@@ -31,7 +31,7 @@ def after_hanging_up(
 ) -> None:
     """Let the topic rest that is to blame, or park the message; `states` are the topics under way, by packet id."""
     results = window.under_way
-    if not pace.link_works or not (results or states):
+    if end.given_up or not pace.link_works or not (results or states):
         return
     tried = holds.hung_up(now)
     given_up = {row for row, closes in tried if closes >= _CLOSES_THAT_PARK}

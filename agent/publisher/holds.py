@@ -114,7 +114,12 @@ class Holds:
         return min((hold.until for hold in self._holds.values() if hold.until > now), default=None)
 
     def begin(self, now: float) -> None:
-        """Begin with a new connection: what was being tried when the last one ended counts as refused."""
+        """Begin with a new connection: what was being tried when the last one ended counts as refused.
+
+        Should the broker hang up on it again, the other topics have had a while before.
+        """
         for topic, hold in self._holds.items():
             if hold.stage is _Stage.TRYING:
                 self.refuse(topic, hold.alarm, now)
+            if hold.stage is _Stage.RESTING:
+                hold.until = max(hold.until, now + FIRST_SECONDS)

@@ -11,6 +11,7 @@ from tests.box import unique_results
 from tests.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import check_messages
 from tests.faults.broker_line import WAITS, Line, first_seen
+from tests.faults.judging import strip_of
 from tests.faults.reliability import Row, tell
 from tests.tcp_proxy import TcpProxy
 
@@ -24,6 +25,7 @@ pytestmark = [
 
 WINDOW = 16
 """Messages that the agent has under way at a time, and so the most that one cut can make it repeat."""
+PARKED = "parked: broker_disconnects"
 STATES = 5
 """Retained states of these boxes, which share the window: agent, health, model, and the last strip of two cameras."""
 
@@ -43,7 +45,9 @@ def test_half_open_link(tmp_path: Path) -> None:
             assert line.agree(subscriber) == dict.fromkeys(swallowed, WAITS)
             told = line.wait_for_health(broker_connected=False, delivery="down")
             noticed_seconds = time.monotonic() - began
-            assert "no acknowledgement for 7.5 s" in told["broker_error"]
+            # Which of the two limits is reached first is up to the scheduler.
+            reasons = ("no acknowledgement for 7.5 s", "the broker did not answer a ping")
+            assert any(reason in told["broker_error"] for reason in reasons), told
             proxy.frozen = False
             verdict = line.judge(subscriber)
             assert first_seen(subscriber) == list(range(1, len(line.written) + 1))
@@ -76,7 +80,7 @@ def test_lost_acknowledgements(tmp_path: Path) -> None:
                 line.write(15)
                 line.wait_until_judged()
                 # States are in the window too: what they take is not there for results.
-                wait_for(lambda: len(unique_results(subscriber)) >= arrived + WINDOW - STATES, "a window arrives")  # noqa: B023 - used at once
+                wait_for(lambda: len(unique_results(subscriber)) >= arrived + WINDOW - STATES, "a window arrives", 60)  # noqa: B023 - used at once
                 assert line.box.ask("audit")["strips"]["pending"] == 30
                 proxy.answers_dropped = False
                 proxy.cut()
@@ -119,3 +123,46 @@ def test_a_link_of_one_byte_at_a_time(tmp_path: Path) -> None:
             f"{carried} bytes, one by one; {verdict}",
         )
     )
+
+
+def test_a_broker_that_hangs_up_on_one_camera(tmp_path: Path) -> None:
+    """Many brokers hang up on what they deny. The other camera goes on; what was set aside is named and comes later."""
+    with Broker(tmp_path) as broker, TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
+        line = Line(tmp_path, proxy.port)
+        with line.box:
+            proxy.forbidden = b"/event/strip/side"
+            line.box.start()
+            line.write(20)
+            line.wait_until_judged()
+            denied = {strip for strip in line.written if strip[0] == "side"}
+            wait_for(lambda: arrived(subscriber) == line.written - denied, "the other camera's results arrive", 60)
+            wait_for(lambda: line.box.ask("status")["cameras"]["top"]["judged"] == 0, "and are acknowledged", 60)
+            wait_for(lambda: "publish_refused" in line.box.ask("status")["health"]["alarms"], "it is told", 60)
+            named = line.agree(subscriber)
+            assert set(named) == denied
+            assert set(named.values()) <= {WAITS, PARKED}
+            proxy.forbidden = b""
+            wait_for(lambda: line.box.ask("status")["outbox"]["outbox_pending"] == 0, "the rest leaves", 120)
+            parked = [item for item in line.box.ask("audit")["unpublished"] if item["why"] == PARKED]
+            assert len(parked) <= 2
+            if parked:
+                assert line.box.cli("strips", "retry", *(item["strip_id"] for item in parked)).returncode == 0
+            line.wait_until_arrived(subscriber)
+            facts = line.audit()
+            assert facts["strips"]["acknowledged"] == len(line.written)
+            assert line.box.stop() == 0
+    tell(
+        Row(
+            "Broker",
+            "a broker that hangs up on one camera's topic without an answer",
+            "the topic is found and rests, alarm publish_refused; the other camera goes on; a message that ends five "
+            "connections in a row is set aside, named by the audit, and comes with `strips retry`",
+            "a proxy that ends the connection as soon as the topic passes",
+            f"{len(line.written)} strips, 0 lost; {len(parked)} set aside and retried; {proxy.accepted} connections",
+        )
+    )
+
+
+def arrived(subscriber: Subscriber) -> set[tuple[str, str]]:
+    """Return whose results have arrived."""
+    return {strip_of(result) for result in unique_results(subscriber).values()}

@@ -48,21 +48,26 @@ def test_outbox_limit_reached(tmp_path: Path) -> None:
             broker.start()
             with Subscriber(broker.port) as subscriber:
                 line.box.wait_until_published(number)
-                wait_for(lambda: len(unique_results(subscriber)) == limit, "the newest arrive")
+                wait_for(lambda: len(unique_results(subscriber)) == limit, "the newest arrive", 60)
                 unpublished = line.agree(subscriber)
                 assert set(unpublished) == dropped
                 assert first_seen(subscriber) == list(range(number - limit + 1, number + 1))
-                wait_for(lambda: "outbox_dropped" in health(subscriber).get("alarms", ""), "it is announced")
-                assert health(subscriber)["outbox_dropped"] == full["outbox_dropped"]
+                wait_for(lambda: health(subscriber).get("outbox_dropped") == full["outbox_dropped"], "announced", 90)
+                assert "outbox_dropped" in health(subscriber)["alarms"]
+                again = [item for item in facts["unpublished"] if item["state"] == "dropped"][:5]
+                assert line.box.cli("strips", "retry", *(item["strip_id"] for item in again)).returncode == 0
+                line.box.wait_until_published(number)
+                wait_for(lambda: len(unique_results(subscriber)) == limit + 5, "what is retried arrives", 60)
+                assert set(line.agree(subscriber, line.audit())) == dropped - {strip_of(item) for item in again}
             assert line.box.stop() == 0
     tell(
         Row(
             "Broker",
             "outbox limit reached (outbox.max_messages; there is no limit by bytes or age)",
             "the oldest are dropped; counted and announced in health (alarm outbox_dropped), each named by the audit, "
-            "and seen by a subscriber as a gap in seq; the newest arrive",
+            "and seen by a subscriber as a gap in seq; the newest arrive, and what is retried",
             f"limit {limit}, {number} strips scored without a broker",
-            f"{number - limit} dropped and named, {limit} arrived in order, audit balanced",
+            f"{number - limit} dropped and named, {limit} arrived in order, then 5 retried ones; audit balanced",
         )
     )
 
