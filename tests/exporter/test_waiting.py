@@ -29,10 +29,13 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def _decide(broker: Broker, *events: dict[str, str], seconds: float = 10.0) -> str:
     with following(broker, [BASE], "default") as decisions:
         for event in events:
-            publish.single(
-                f"{BASE}/event/model/default", json.dumps(event), qos=1, hostname=broker.host, port=broker.port
-            )
+            topic = f"{BASE}/{'event' if 'event' in event else 'state'}/model/default"
+            publish.single(topic, json.dumps(event), qos=1, hostname=broker.host, port=broker.port)
         return decisions.wait_for(BASE, "m.onnx", DIGEST, seconds)
+
+
+def _state(**more: str) -> dict[str, str]:
+    return {"active_sha256": "other", "last_refused_sha256": "", "last_refused_ts": ""} | more
 
 
 def _event(what: str, **more: str) -> dict[str, str]:
@@ -69,6 +72,15 @@ def test_a_model_behind_another_one_is_told_at_once(broker: Broker) -> None:
     """Nobody waits for a model that is never tried."""
     with pytest.raises(ExportError, match="goes before it"):
         _decide(broker, _event("superseded", sha256="", detail="b.onnx was there with it and goes before it"))
+
+
+def test_the_state_decides_as_well_as_the_event(broker: Broker) -> None:
+    """Whichever arrives first: both tell the same."""
+    active = _state(active_sha256=DIGEST, active_model_id="m", active_version="3")
+    assert "active: m version 3" in _decide(broker, _state(), active)
+    refused = _state(last_refused_sha256=DIGEST, last_refused_reason="model_shapes", last_refused_ts="now")
+    with pytest.raises(ExportError, match="model_shapes"):
+        _decide(broker, _state(), refused)
 
 
 def test_what_was_said_before_does_not_count(broker: Broker) -> None:

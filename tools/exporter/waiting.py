@@ -1,4 +1,4 @@
-"""Follow `event/model/{slot}` over MQTT until the boxes have decided about a pushed model."""
+"""Follow `state/model/{slot}` and `event/model/{slot}` over MQTT until the boxes have decided about a pushed model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import queue
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
@@ -44,11 +44,11 @@ def make_broker(address: str, mqtt_user: str | None, mqtt_password_file: Path | 
 def following(broker: Broker, base_topics: Sequence[str], slot: str) -> Iterator[Decisions]:
     """Follow what the boxes below `base_topics` tell about a slot's models; begin before the push.
 
-    Events are read and not the retained state: that may tell of an earlier push of the same bytes.
-    Raises ExportError when the broker does not answer or refuses.
+    The retained state that is there at first may tell of an earlier push of the same bytes: what it says of a refusal
+    does not count. Raises ExportError when the broker does not answer or refuses.
     """
     decisions = Decisions({topic: queue.SimpleQueue() for topic in base_topics})
-    topics = {f"{base}/event/model/{slot}": base for base in base_topics}
+    topics = {f"{base}/{kind}/model/{slot}": base for base in base_topics for kind in ("event", "state")}
     ready: queue.SimpleQueue[str] = queue.SimpleQueue()
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     if broker.username:
@@ -65,7 +65,7 @@ def following(broker: Broker, base_topics: Sequence[str], slot: str) -> Iterator
 
     client.on_connect = on_connect
     client.on_subscribe = lambda *_: ready.put("")
-    client.on_message = lambda _client, _data, message: decisions.take(topics[message.topic], bytes(message.payload))
+    client.on_message = lambda _client, _data, message: decisions.take(topics[message.topic], message)
     where = f"{broker.host}:{broker.port}"
     try:
         client.connect(broker.host, broker.port)
@@ -90,15 +90,24 @@ class Decisions:
     """What each box has told, by its base topic."""
 
     events: dict[str, queue.SimpleQueue[dict[str, Any]]]
+    refused_before: dict[str, object] = field(default_factory=dict)  # when, by what the retained states said
 
-    def take(self, base_topic: str, payload: bytes) -> None:
-        """Take a message; what is no event is left out."""
+    def take(self, base_topic: str, message: mqtt.MQTTMessage) -> None:
+        """Take a message; what is neither event nor state is left out."""
         try:
-            event = json.loads(payload)
+            said = json.loads(message.payload)
         except ValueError:
             return
-        if isinstance(event, dict):
-            self.events[base_topic].put(event)
+        if not isinstance(said, dict):
+            return
+        if "/event/" in message.topic:
+            self.events[base_topic].put(said)
+            return
+        if message.retain:
+            self.refused_before[base_topic] = said.get("last_refused_ts")
+        for event in _as_events(said):
+            if event["event"] == "activated" or said.get("last_refused_ts") != self.refused_before.get(base_topic):
+                self.events[base_topic].put(event)
 
     def wait_for(self, base_topic: str, file: str, digest: str, seconds: float) -> str:
         """Wait until a box runs or refuses the pushed file; returns a sentence about it.
@@ -116,11 +125,19 @@ class Decisions:
         raise ExportError(f"{base_topic} did not decide within {seconds:g} s: look at `strip-agent status` on the box.")
 
 
+def _as_events(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a state as the two events that led to it."""
+    active = {key: state.get(f"active_{key}") for key in ("sha256", "model_id", "version")}
+    refused = {key: state.get(f"last_refused_{key}") for key in ("sha256", "file", "reason", "detail")}
+    now = {"active_sha256": state.get("active_sha256")}
+    return {"event": "activated", **active, **now}, {"event": "rejected", **refused, **now}
+
+
 def _read(event: dict[str, Any], digest: str) -> str:
     """Read the event about the pushed file: a sentence when the model scores, else ExportError."""
     what, reason, detail = (str(event.get(key, "")) for key in ("event", "reason", "detail"))
     if what in ("activated", "unchanged", "probation_passed") and event.get("active_sha256") == digest:
-        return f"active: {event.get('model_id')} version {event.get('version')}, {detail}"
+        return f"active: {event.get('model_id')} version {event.get('version')}{', ' if detail else ''}{detail}"
     if what == "superseded":
         raise ExportError(f"The box took another model that was pushed with it: {detail}.")
     raise ExportError(f"The box refused the model ({reason}): {detail}. The model before it goes on scoring.")
