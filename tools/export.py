@@ -87,7 +87,7 @@ def export(
     if report:
         from tools.exporter.report import write_report  # noqa: PLC0415
 
-        write_report(report, exported, opset=options.opset)
+        write_report(report, exported, options)
         print(f"report: {report}")
     print(f"{out}: {exported.size_bytes / 1e6:.1f} MB")
     if sign:

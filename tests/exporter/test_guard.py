@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -11,10 +11,11 @@ import tifffile
 
 from tools.exporter.blend import blend_defects
 from tools.exporter.errors import ExportError
+from tools.exporter.exporting import Options
 from tools.exporter.guard import Limits, compare, judge
 from tools.exporter.layout import make_layout
 from tools.exporter.measure import Measured
-from tools.exporter.report import make_report
+from tools.exporter.report import make_report, measure_variants
 from tools.exporter.strips import NamedStrip
 
 if TYPE_CHECKING:
@@ -119,6 +120,17 @@ def test_faint_defects_score_in_between() -> None:
     blended = blend_defects(strips, [nothing, nothing], layout, heat_of, 0.5)
     scores = [float(heat_of(strip.pixels[None] / 255)[0].max()) for strip in blended]
     assert [abs(score - aim) < 0.1 for score, aim in zip(scores, (0.38, 0.62), strict=True)] == [True, True]
+
+
+def test_report_measures_all_that_the_network_could_be(export: Export, calibration: Path) -> None:
+    """The plain export first, then this file, then the other precisions and windows."""
+    asked: dict[str, Any] = {"precision": "int8", "calibration": calibration, **WIDE}
+    measured = measure_variants(export(**asked), Options(**asked))
+    assert [one.name for one in measured] == [
+        "plain export", "this file: int8 exact", "fp32 exact", "fp32 whole", "int8 whole"
+    ]  # fmt: skip
+    assert measured[0].ratio == 1.0
+    assert all(one.seconds > 0 and one.peak_mib > 0 and one.file_mb > 0 for one in measured)
 
 
 def test_report_is_one_page_for_itself(export: Export) -> None:

@@ -23,9 +23,8 @@ from tools.exporter.pictures import side_by_side, write_png
 from tools.exporter.progress import progress
 from tools.exporter.reference import reference_heatmap, torch_heat
 from tools.exporter.session import run_strip
-from tools.exporter.source import STRIDE, Source, check_layer, make_source
+from tools.exporter.source import Source, check_layer, make_source
 from tools.exporter.strips import NamedStrip, feed, made_up_strips, read_folder, read_strip
-from tools.exporter.windows import build_model, whole_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,14 +125,7 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
             )
     found_plan = _calibrate(asked, source, layout, [one.strip for one in proven])
     plan = found_plan.plan if found_plan else None
-    drawn = whole_layout(layout, STRIDE) if asked.window == "whole" else layout
-    model = build_model(
-        lambda graph, patches, crops: source.emit(graph, patches, crops, plan),
-        drawn,
-        opset=asked.opset,
-        input_scale=asked.input_scale,
-        image_size=(layout.height, layout.width),
-    )
+    model = source.draw(layout, plan, window=asked.window, opset=asked.opset, input_scale=asked.input_scale)
     session, _ = check_contract(serialise(model, {}))
     proven = [
         replace(one, found=run_strip(session, feed(one.strip, asked.input_scale)))

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.exporter.errors import ExportError
 from tools.exporter.files import write_file
 from tools.exporter.graph import OLDEST_OPSET
 from tools.exporter.measure import Measured, measure
@@ -19,8 +20,9 @@ from tools.exporter.strips import feed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tools.exporter.exporting import Exported
+    from tools.exporter.exporting import Exported, Options
     from tools.exporter.layout import Layout
+    from tools.exporter.source import Source
 
 ROUNDS = 5
 PICTURES = 6
@@ -32,18 +34,41 @@ STYLE = (
 )
 
 
-def write_report(path: Path, exported: Exported, *, opset: int) -> None:
-    """Measure the file here against the plain export and write the page."""
-    write_file(path, make_report(exported, measure_variants(exported), opset=opset).encode())
+def write_report(path: Path, exported: Exported, options: Options) -> None:
+    """Measure the file and the other variants here against the plain export and write the page."""
+    write_file(path, make_report(exported, measure_variants(exported, options), opset=options.opset).encode())
 
 
-def measure_variants(exported: Exported) -> list[Measured]:
-    """Measure the file that was written against the plain export of the same network."""
+def measure_variants(exported: Exported, options: Options) -> list[Measured]:
+    """Measure the file that was written, and what else the same network could be, against its plain export.
+
+    INT8 is among it where the export was calibrated, `whole` where the network allows it.
+    """
+    source, layout = exported.source, exported.layout
+    plans = {"fp32": None, "int8": exported.calibration.plan if exported.calibration else None}
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.onnx"
-        plain.write_bytes(export_plain(exported.source.module, exported.layout))
+        models = {"plain export": Path(folder) / "plain.onnx"}
+        models["plain export"].write_bytes(export_plain(source.module, layout))
+        models[f"this file: {options.precision} {options.window}"] = exported.path
+        for window in _possible_windows(source):
+            for precision, plan in plans.items():
+                other = (precision, window) != (options.precision, options.window)
+                if other and (precision == "fp32" or plan):
+                    drawn = source.draw(
+                        layout, plan, window=window, opset=options.opset, input_scale=options.input_scale
+                    )
+                    path = models[f"{precision} {window}"] = Path(folder) / f"{precision}-{window}.onnx"
+                    path.write_bytes(drawn.SerializeToString(deterministic=True))
         fed = feed(exported.proven[0].strip, exported.facts.input_scale)
-        return measure({"plain export": plain, "this file": exported.path}, fed, rounds=ROUNDS, threads=cores())
+        return measure(models, fed, rounds=ROUNDS, threads=cores())
+
+
+def _possible_windows(source: Source) -> tuple[str, ...]:
+    try:
+        source.check_whole_is_possible()
+    except ExportError:
+        return ("exact",)
+    return "exact", "whole"
 
 
 def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> str:
@@ -62,6 +87,11 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
         "<h2>Where the patches lie</h2>",
         "<p>Each rectangle is what the heatmap takes from one patch.</p>" + _layout_drawing(exported.layout),
         "<h2>Speed and memory, measured on this machine</h2>",
+        (
+            "<p>Only this file has passed the guard. The others are what the same network could be: <i>exact</i> "
+            "computes each patch as the training did, <i>whole</i> runs once over the strip and is another function "
+            "near the patches' borders, <i>int8</i> needs calibration strips.</p>"
+        ),
         _table(
             ("variant", "seconds per strip", "against plain", "peak memory MiB", "file MB"),
             [

@@ -21,10 +21,12 @@ from tools.exporter.checkpoint import Checkpoint, build_known_network, load_weig
 from tools.exporter.emit import KnownNetwork, emit_network, fold
 from tools.exporter.errors import ExportError
 from tools.exporter.quantise import QuantisationPlan, quantise_nodes
+from tools.exporter.windows import build_model, whole_layout
 
 if TYPE_CHECKING:
     from tools.exporter.crops import Crops
     from tools.exporter.graph import Graph
+    from tools.exporter.layout import Layout
 
 TORCHSCRIPT_UP_TO = 17  # torch's newer exporter writes 18 and later, its older one what comes before
 STRIDE = 32  # whole strips are padded to a multiple of it: five halvings
@@ -41,6 +43,18 @@ class Source:
     module: torch.nn.Module
     known: KnownNetwork | None
     name: str
+
+    def draw(
+        self, layout: Layout, plan: QuantisationPlan | None, *, window: str, opset: int, input_scale: str
+    ) -> onnx.ModelProto:
+        """Build the model of the contract for strips of this layout, quantised by `plan` when there is one."""
+        return build_model(
+            lambda graph, patches, crops: self.emit(graph, patches, crops, plan),
+            whole_layout(layout, STRIDE) if window == "whole" else layout,
+            opset=opset,
+            input_scale=input_scale,
+            image_size=(layout.height, layout.width),
+        )
 
     def emit(self, graph: Graph, patches: str, crops: Crops, plan: QuantisationPlan | None = None) -> str:
         """Append the network, quantised by `plan` when there is one; returns what is kept of the heat, (N, 1, ...)."""

@@ -10,14 +10,13 @@ from torch import nn
 
 from tools.exporter.calibration import quantise_everything
 from tools.exporter.emit import fold
-from tools.exporter.layout import Layout, make_layout
+from tools.exporter.layout import make_layout
 from tools.exporter.networks import UNet
 from tools.exporter.plain import export_plain
 from tools.exporter.progress import progress
 from tools.exporter.quantise import QuantisationPlan
-from tools.exporter.source import STRIDE, Source
+from tools.exporter.source import Source
 from tools.exporter.strips import feed, made_up_strips
-from tools.exporter.windows import build_model, whole_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,31 +62,17 @@ def make_variants(folder: Path, width: int, *, second_family: bool) -> dict[str,
     strips = [feed(strip, "unit") for strip in made_up_strips(SIZE)[:1]]
     ranges = quantise_everything(source, layout, strips, OPSET).plan.ranges
     everything, all_but_first = QuantisationPlan(ranges), QuantisationPlan(ranges, frozenset({FIRST_LAYER}))
-    drawn: dict[str, tuple[Layout, QuantisationPlan | None]] = {
-        "fp32 exact": (layout, None),
-        "int8 exact": (layout, everything),
-        "int8 exact, first float": (layout, all_but_first),
+    drawn: dict[str, tuple[str, QuantisationPlan | None]] = {
+        "fp32 exact": ("exact", None),
+        "int8 exact": ("exact", everything),
+        "int8 exact, first float": ("exact", all_but_first),
     }
     if not second_family:
-        drawn |= {
-            "fp32 whole": (whole_layout(layout, STRIDE), None),
-            "int8 whole": (whole_layout(layout, STRIDE), everything),
-        }
+        drawn |= {"fp32 whole": ("whole", None), "int8 whole": ("whole", everything)}
     paths = {"plain export": folder / "plain.onnx"}
     paths["plain export"].write_bytes(export_plain(network, layout))
-    for name, (windows, plan) in progress(list(drawn.items()), "variants"):
+    for name, (window, plan) in progress(list(drawn.items()), "variants"):
         paths[name] = folder / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
-        paths[name].write_bytes(_build(source, windows, plan))
+        model = source.draw(layout, plan, window=window, opset=OPSET, input_scale="unit")
+        paths[name].write_bytes(model.SerializeToString(deterministic=True))
     return paths
-
-
-def _build(source: Source, layout: Layout, plan: QuantisationPlan | None) -> bytes:
-    model = build_model(
-        lambda graph, patches, crops: source.emit(graph, patches, crops, plan),
-        layout,
-        opset=OPSET,
-        input_scale="unit",
-        image_size=SIZE,
-    )
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
