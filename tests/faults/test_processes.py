@@ -94,7 +94,7 @@ def stop_for(seconds: float, *pids: int) -> None:
 
 def test_a_supervisor_that_was_stopped_blames_no_worker(tmp_path: Path, broker: Broker, subscriber: Subscriber) -> None:
     """It was stopped for longer than any deadline, alone or with its worker: no worker is killed for that."""
-    deadline, pause, rounds = 1.0, 2.5, 1
+    deadline, pause, rounds = 2.0, 3.5, 1
     with (
         make_box(tmp_path, broker.port, inference={"deadline_seconds": deadline}) as box,
         Cameras(box, tmp_path, {"top": 15.0, "side": 15.0}) as cameras,
