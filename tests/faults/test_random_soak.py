@@ -61,6 +61,7 @@ def _make_box(folder: Path, port: int) -> Box:
         checks={"incomplete_seconds": 8.0},
         heatmaps={"min_free_gib": 0, "keep_gib": DISK_MIB / 3 / 1024, "tiff": "all"},
     )  # fmt: skip
+    box.config["models"]["trial"] = {"seconds": 15.0}  # also for a worker that is stopped while it loads
     box.config["models"]["probation"] = {"max_faults": 10_000, "max_latency_ratio": 1000.0}
     box.config["cameras"][0]["settle_seconds"] = SLOW_SETTLE_SECONDS
     box.config["cameras"][1]["when_done"] = "delete"
