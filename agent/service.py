@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from agent.config import Camera, Config
     from agent.messages import Health, ModelState
+    from agent.records import Strip
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Service:
                 judged=self.models[name].keeper.count,
                 folder_is_away=self._folder_is_away,
                 file_answers=lambda strip: self.probes[strip.camera].answers(strip.path),
+                file_is_gone=self._file_is_gone,
             )
             for name, slot in self.slots.items()
         }
@@ -128,7 +130,12 @@ class Service:
         self.publisher.wake()
 
     def _folder_is_away(self, camera: str) -> bool:
-        return self.intakes[camera].watcher.status().state in health.AWAY if camera in self.intakes else True
+        if camera not in self.intakes or self.probes[camera].hangs:
+            return True
+        return self.intakes[camera].watcher.status().state in (*health.AWAY, "starting")
+
+    def _file_is_gone(self, strip: Strip) -> bool:
+        return self.probes[strip.camera].is_gone(strip.path, self.intakes[strip.camera].watcher.folder_identity)
 
     def _publish_model_state(self, slot: str, state: ModelState) -> None:
         self.publisher.set_state(messages.model_state_topic(slot), messages.encode(state))

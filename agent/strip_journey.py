@@ -55,8 +55,7 @@ class StripJourney:
     """Steps 4 and 5, for the cameras of one slot.
 
     It calls `committed(camera, captured_ts_ms, payload)` after each commit and `judged(worker, answer)` for each answer
-    of a worker (None: it was lost). It asks `folder_is_away(camera)` before it blames a strip for a missing file, and
-    `file_answers(strip)` before it blames a strip, or the model, for a worker that hung.
+    of a worker (None: it was lost). Before blaming a strip it asks `folder_is_away`, `file_is_gone` and `file_answers`.
     """
 
     def __init__(
@@ -69,6 +68,7 @@ class StripJourney:
         judged: Callable[[WorkerHandle, Judged | Failed | None], None],
         folder_is_away: Callable[[str], bool],
         file_answers: Callable[[Strip], bool],
+        file_is_gone: Callable[[Strip], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
@@ -86,7 +86,7 @@ class StripJourney:
         self._committed = committed
         self._judged = judged
         self._folder_is_away = folder_is_away
-        self._file_answers = file_answers
+        self._file_answers, self._file_is_gone = file_answers, file_is_gone
         self._clock = clock
 
     def step(self, timeout_seconds: float) -> bool:
@@ -200,7 +200,8 @@ class StripJourney:
 
     def _error_of(self, strip: Strip, answer: Failed) -> Retry | Reject:
         reason = Reason(answer.reason)
-        if reason in (Reason.FILE_VANISHED, Reason.UNREADABLE) and self._folder_is_away(strip.camera):
+        vanished = reason is Reason.FILE_VANISHED and not self._file_is_gone(strip)
+        if vanished or (reason is Reason.UNREADABLE and self._folder_is_away(strip.camera)):
             return Retry(Reason.UNREADABLE, f"the camera's folder is away: {answer.detail}", Blame.BOX)
         if strip.half_written and reason is Reason.FILE_REPLACED:
             return Retry(Reason.INCOMPLETE, f"still being written: {answer.detail}", Blame.FILE)
