@@ -155,6 +155,7 @@ class Link:
     def _connected(self, now: float) -> None:
         self._online, self._connected_at = True, now
         self._lost_at = None
+        self._failures = self._short_lives  # a broker that was away for long does not make the next cut a long one
         self._silences = 0
         self._login_refused = False
         protocol = "" if self._connection is None else self._connection.protocol
