@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from agent import __version__, show
-from agent.config_check import check_environment
-from agent.config_file import ConfigError, load_config
+from agent.config.check import check_environment
+from agent.config.file import ConfigError, load_config
 from agent.control import NotRunningError, ask
 from agent.errors import AgentError, ExitCode, Fatal
 

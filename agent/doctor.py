@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.camera_files import BUILT_MS
-from agent.config_check import check_environment
-from agent.config_file import ConfigError, load_config
+from agent.config.check import check_environment
+from agent.config.file import ConfigError, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

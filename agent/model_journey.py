@@ -8,7 +8,7 @@
     7     `_refuse`        every refusal leaves a reason, a sentence and the numbers
 
 The active model goes on scoring through all of it: a step is short and waits for no worker. What is remembered and told
-is in `model_memory.py`. A fault of the box decides nothing: the file waits and is tried again.
+is in `models/memory.py`. A fault of the box decides nothing: the file waits and is tried again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.errors import Blame, Reject, Retry
 from agent.inbox import Inbox, stated_version
-from agent.model_keeper import BOX_PAUSE_SECONDS, Keeper
-from agent.model_memory import Candidate, Memory
-from agent.model_rules import (
+from agent.models.keeper import BOX_PAUSE_SECONDS, Keeper
+from agent.models.memory import Candidate, Memory
+from agent.models.postponed import Postponed
+from agent.models.rules import (
     BYTES_ARE_TO_BLAME,
     check_facts,
     check_papers,
@@ -30,8 +31,7 @@ from agent.model_rules import (
     check_size,
     check_speed,
 )
-from agent.model_wishes import Wish, Wishes
-from agent.postponed import Postponed
+from agent.models.wishes import Wish, Wishes
 from agent.records import show_name
 from agent.wire import Setup
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.config import Camera, Config
 from agent.errors import AgentError, Reason, Reject, Retry
-from agent.model_news import proof_of
+from agent.models.news import proof_of
 from agent.records import FileIdentity, make_strip_id
 from agent.wire import Job, Judged, Setup
 from agent.workers import WorkerHandle

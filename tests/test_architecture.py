@@ -15,11 +15,10 @@ AGENT = Path(__file__).parents[1] / "agent"
 TIERS: dict[int, str] = {
     4: "cli demo",
     3: "service doctor oneshot",
-    2: "intake strip_journey camera_files model_journey model_memory model_news model_wishes model_keeper"
-    " postponed publisher commands housekeeping health",
+    2: "intake strip_journey camera_files model_journey models publisher commands housekeeping health",
     1: "watching ledger mqtt workers worker control store inbox disposal ownership",
-    0: "errors records config config_types config_words config_yaml config_file config_check contract golden manifest"
-    " messages files sdnotify logs settling wire strip_message model_rules slot_state probation show",
+    0: "errors records config contract golden manifest"
+    " messages files sdnotify logs settling wire strip_message slot_state show",
 }
 """Every file and every package of agent/ by its name. A package is one thing: its files may import each other."""
 

@@ -16,12 +16,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent import config_check
 from agent.config import Camera, Config
-from agent.config_check import check_environment
-from agent.config_file import NOT_BUILT_YET, ConfigError, Problem, load_config, read_secret, variable
-from agent.config_words import allowed, known_part, leaf_paths
-from agent.config_yaml import MAX_ALIASES, MAX_CHARACTERS, YamlProblem, read_yaml
+from agent.config import check as config_check
+from agent.config.check import check_environment
+from agent.config.file import NOT_BUILT_YET, ConfigError, Problem, load_config, read_secret, variable
+from agent.config.words import allowed, known_part, leaf_paths
+from agent.config.yaml_text import MAX_ALIASES, MAX_CHARACTERS, YamlProblem, read_yaml
 from agent.errors import ExitCode
 
 CAMERA = "cameras: [{name: top, folder: /srv/cameras/top}]\n"
@@ -562,7 +562,7 @@ def test_folders_without_rights_are_told_to_the_user_who_lacks_them(tmp_path: Pa
     )
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from agent.config_check import check_environment\nfrom agent.config_file import load_config\n"
+        "from agent.config.check import check_environment\nfrom agent.config.file import load_config\n"
         "config = load_config(Path(sys.argv[1]), {})\nos.setgid(65534)\nos.setuid(65534)\n"
         "print([(problem.where, problem.warning) for problem in check_environment(config, {})])\n"
     )

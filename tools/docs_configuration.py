@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from agent.config_file import variable
-from agent.config_words import Schema, allowed, keys_below, resolved
+from agent.config.file import variable
+from agent.config.words import Schema, allowed, keys_below, resolved
 
 INTRODUCTION = f"""\
 # Configuration

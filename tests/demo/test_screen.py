@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from agent.config_check import check_environment
-from agent.config_file import load_config
+from agent.config.check import check_environment
+from agent.config.file import load_config
 from agent.demo.broker import Broker
 from agent.demo.demo import _environment, _make_folder, _write_config
 from agent.demo.pushes import MODEL, put_model

@@ -52,7 +52,8 @@ def _be_a_worker(switches: Path) -> None:
 
 
 def _be_the_supervisor(switches: Path) -> None:
-    from agent import cli, model_keeper, service  # noqa: PLC0415 - the worker must not import it
+    from agent import cli, service  # noqa: PLC0415 - the worker must not import it
+    from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
 
     step = Publisher.step
@@ -64,7 +65,7 @@ def _be_the_supervisor(switches: Path) -> None:
 
     Publisher.step = step_or_hang  # type: ignore[method-assign,assignment] # another name of self
     service.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
-    model_keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
+    keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
     other_worker.start_instead("-m", "tests.e2e.faulty", str(switches))
     cli.main()
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[2] / "docs"
 SHORT = {
     "agent.model_journey.MANIFEST_GRACE_SECONDS": 1.0,
-    "agent.model_keeper.BOX_PAUSE_SECONDS": 0.5,
+    "agent.models.keeper.BOX_PAUSE_SECONDS": 0.5,
     "agent.model_journey.BOX_PAUSE_SECONDS": 0.5,
-    "agent.model_keeper.SHORTEST_HOLD_SECONDS": 1.0,
-    "agent.model_rules.FIRST_PAUSE_SECONDS": 0.3,
+    "agent.models.keeper.SHORTEST_HOLD_SECONDS": 1.0,
+    "agent.models.rules.FIRST_PAUSE_SECONDS": 0.3,
 }
 
 

@@ -12,8 +12,8 @@ from agent import slot_state
 from agent.config import Probation
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.ledger import Changes, ModelRecord, open_ledger
-from agent.model_rules import decide_box_fault, is_too_slow, pause_seconds
-from agent.probation import Counted, Failing, judge_probation
+from agent.models.probation import Counted, Failing, judge_probation
+from agent.models.rules import decide_box_fault, is_too_slow, pause_seconds
 from agent.slot_state import Accepted, Refusal, SlotState
 from agent.store import Store
 from agent.worker.memory import decide_blame

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.errors import Reason
-from agent.probation import Failing
+from agent.models.probation import Failing
 
 if TYPE_CHECKING:
     from agent.inbox import Inbox, InboxFile
-    from agent.model_memory import Memory
+    from agent.models.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config_file import ConfigError, Problem, read_secret, secret_path
+from agent.config.file import ConfigError, Problem, read_secret, secret_path
 from agent.manifest import load_public_key
 
 if TYPE_CHECKING:

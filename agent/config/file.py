@@ -1,6 +1,6 @@
 """Reads the configuration: file and environment in, one frozen `Config` or every problem at once out.
 
-The models with all keys are in `config.py`. What only the machine can tell (folders, files) is `config_check.py`.
+The models with all keys are in `config.py`. What only the machine can tell (folders, files) is `config/check.py`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.config import Config
-from agent.config_words import NOT_IN_PLAIN, allowed, found, known_part, leaf_paths, shown_path, unknown_key
-from agent.config_yaml import MAX_CHARACTERS, YamlProblem, read_yaml
+from agent.config.words import NOT_IN_PLAIN, allowed, found, known_part, leaf_paths, shown_path, unknown_key
+from agent.config.yaml_text import MAX_CHARACTERS, YamlProblem, read_yaml
 from agent.errors import ExitCode, Fatal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agent.config_yaml import KeyPath, Place
+    from agent.config.yaml_text import KeyPath, Place
 
 PREFIX = "STRIP_AGENT__"
 MAX_SECRET_BYTES = 65535  # the longest password that MQTT can carry

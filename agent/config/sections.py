@@ -1,4 +1,4 @@
-"""The configuration's models: every key, its default and its limits. Reading the file is `config_file.py`.
+"""The configuration's models: every key, its default and its limits. Reading the file is `config/file.py`.
 
 The docstring below a key becomes its text in docs/configuration.md.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from agent.config_types import (
+from agent.config.types import (
     AbsolutePath,
     ClientId,
     FilePattern,

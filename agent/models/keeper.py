@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.errors import Reason, Reject, Retry
-from agent.probation import Counted, Failing, judge_probation
+from agent.models.probation import Counted, Failing, judge_probation
 from agent.wire import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import ModelsSection
-    from agent.model_memory import Memory
+    from agent.models.memory import Memory
     from agent.wire import Failed
     from agent.workers import Slot, WorkerHandle
 

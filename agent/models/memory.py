@@ -16,7 +16,7 @@ from agent.ledger import Changes, ModelRecord
 from agent.ledger.strips import now_ms
 from agent.logs import event
 from agent.messages import model_event_topic
-from agent.model_news import Event, make_event, make_state, proof_of
+from agent.models.news import Event, make_event, make_state, proof_of
 from agent.records import show_name
 from agent.slot_state import Accepted, Refusal, SlotState, file_key
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agent.ledger import Ledger
     from agent.manifest import Manifest
     from agent.messages import ModelState
-    from agent.probation import Counted, Failing
+    from agent.models.probation import Counted, Failing
     from agent.store import Store
     from agent.wire import Loaded
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.errors import Reason
-from agent.model_rules import is_too_slow
+from agent.models.rules import is_too_slow
 from agent.wire import Judged
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.model_rules import decide_box_fault, pause_seconds
+from agent.models.rules import decide_box_fault, pause_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,7 +11,7 @@ from agent.config import Config
 from agent.records import show_name
 
 if TYPE_CHECKING:
-    from agent.config_yaml import KeyPath
+    from agent.config.yaml_text import KeyPath
 
 Schema = dict[str, Any]
 """JSON Schema of a key, as pydantic makes it from the models."""
