@@ -87,8 +87,10 @@ class CameraFiles:
         now = self._wall_ms()
         before = int(now - self._keep_days * DAY_MS)
         if now < BUILT_MS or self._folder_is_away(self._camera.name):
+            self._rows_at = self._clock() + PAUSE_SECONDS
             return 0
         if self._camera.when_done == "keep" and self._folder_proves_nothing():
+            self._rows_at = self._clock() + ROWS_EVERY_SECONDS
             return 0
         batch = self._ledger.purge.old_strips(self._camera.name, before, self._looked_up_to, BATCH)
         gone = [strip.row for strip in batch if self._file_is_gone(strip)]

@@ -202,7 +202,7 @@ class StripJourney:
         reason = Reason(answer.reason)
         vanished = reason is Reason.FILE_VANISHED and not self._file_is_gone(strip)
         if vanished or (reason is Reason.UNREADABLE and self._folder_is_away(strip.camera)):
-            return Retry(Reason.UNREADABLE, f"the camera's folder is away: {answer.detail}", Blame.BOX)
+            return Retry(Reason.UNREADABLE, f"the camera's folder may be away: {answer.detail}", Blame.BOX)
         if strip.half_written and reason is Reason.FILE_REPLACED:
             return Retry(Reason.INCOMPLETE, f"still being written: {answer.detail}", Blame.FILE)
         if answer.blame:

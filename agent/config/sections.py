@@ -252,7 +252,7 @@ class LedgerSection(Section):
     """The ledger."""
 
     keep_days: Annotated[float, Field(gt=0)] = 90.0
-    """Acknowledged strips whose file is gone are forgotten after this; daily totals stay."""
+    """Acknowledged strips whose file and heatmaps are gone are forgotten after this; daily totals stay."""
 
 
 class LogSection(Section):

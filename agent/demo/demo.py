@@ -191,9 +191,10 @@ def _wait_for_the_rest(run: Run) -> None:
     written = {strip.key for strip in read_truth(run.folder / "truth.jsonl")}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while run.service.poll() is None and time.monotonic() < deadline:
-        if written <= run.tally.results.keys() and not run.pushes.waiting:
+        waiting = run.pushes.wait()
+        if written <= run.tally.results.keys() and not waiting:
             return
-        if _show_next(run, "cameras stopped; waiting for the last answers"):
+        if _show_next(run, "cameras stopped; waiting for the last answers") or waiting:
             deadline = time.monotonic() + PATIENCE_SECONDS
 
 

@@ -84,16 +84,15 @@ class Pushes:
         self._pushed: tuple[float, int] | None = None  # when, monotonic seconds, and after how many results
         self._next_at = RESULTS_BEFORE
 
-    @property
-    def waiting(self) -> bool:
-        """A model is pushed whose answer has not come."""
+    def wait(self) -> bool:
+        """Say whether an answer is still waited for; after a while it is given up."""
         if self._pushed is not None and time.monotonic() - self._pushed[0] > ANSWER_SECONDS:
             self._end(f"no answer in {ANSWER_SECONDS:g} s", as_planned=False)
         return self._pushed is not None
 
     def push_next(self, results: int) -> str:
         """Push the next model when so many results are enough; say so, or return an empty string."""
-        if not self._plans or self.waiting or results < self._next_at:
+        if not self._plans or self.wait() or results < self._next_at:
             return ""
         plan = self._plans[0]
         put_model(self._inbox, plan.version, plan.make(MODEL.read_bytes()))

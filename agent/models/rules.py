@@ -107,7 +107,11 @@ def is_too_slow(found_ms: float, before_ms: float, ratio: float) -> bool:
     return before_ms > 0 and found_ms > NOBODY_WAITS_MS and found_ms > ratio * before_ms
 
 
-DOUBTFUL = {Reason.KILLED: Reason.MODEL_NEEDS_TOO_MUCH_MEMORY, Reason.BOX_BUSY: Reason.MODEL_TOO_SLOW}
+DOUBTFUL = {
+    Reason.KILLED: Reason.MODEL_NEEDS_TOO_MUCH_MEMORY,
+    Reason.BOX_BUSY: Reason.MODEL_TOO_SLOW,
+    Reason.MODEL_TRIAL_TIMEOUT: Reason.MODEL_TRIAL_TIMEOUT,
+}
 """Faults of the box that a model may be behind, and what they become when they come back whenever it is tried."""
 
 

@@ -25,7 +25,7 @@ from agent.worker.memory import set_limit
 from agent.worker.process import die_with_the_supervisor, give_memory_back, set_oom_score, step_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from agent.worker.judge import Fetched, Judge
 
@@ -42,12 +42,12 @@ def main() -> None:
         assert isinstance(setup, Setup)  # noqa: S101 - the supervisor's first word
         with Path(setup.lock_file).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)  # a new supervisor waits until every old worker has let go
-            _limit(setup)
+            come_forward = _limit(setup)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has gone: so do we
-                _serve(setup, link, lines)
+                _serve(setup, link, lines, come_forward)
 
 
-def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
+def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes], come_forward: Callable[[], None]) -> None:
     # Imported here: under the memory limit, and after the death signal is armed.
     from agent.worker.judge import Judge  # noqa: PLC0415
     from agent.worker.session import open_model  # noqa: PLC0415
@@ -62,7 +62,7 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes]) -> None:
             unlabelled_input_scale=setup.unlabelled_input_scale,
         )
         load_ms = (time.perf_counter() - start) * 1e3
-        proof = prove(model)
+        proof = prove(model, come_forward)
     except Reject as refusal:
         link.sendall(wire.encode(Refused(refusal.reason, refusal.detail, box_fault=False)))
         return
@@ -127,12 +127,12 @@ def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
         yield fetched
 
 
-def _limit(setup: Setup) -> None:
+def _limit(setup: Setup) -> Callable[[], None]:
+    """Set what the role allows; returns what ends a candidate's standing back."""
     set_oom_score(setup.role)
-    if setup.role == "candidate":
-        step_back()
     if setup.memory_mib is not None:
         set_limit(setup.memory_mib)
+    return step_back() if setup.role == "candidate" else lambda: None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = {"candidate": 1000, "worker": 500}
@@ -31,21 +35,18 @@ def set_oom_score(role: str) -> None:
     Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE[role]), encoding="ascii")
 
 
-def step_back() -> None:
-    """Leave the cores to those who score strips, where the way back is open; `step_forward` takes it.
+def step_back() -> Callable[[], None]:
+    """Leave the cores to those who score strips; returns what brings this process back, with all its threads.
 
-    Without privileges RLIMIT_NICE decides; the unit sets it. Where the way back is barred nothing is changed: a worker
-    that is slow for ever is worse than a trial that is felt.
+    Without privileges RLIMIT_NICE decides whether there is a way back; the unit sets it. Where it is barred, or the
+    service is modest itself, nothing is changed: a worker that is slow for ever is worse than a trial that is felt.
     """
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
     limit, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    if limit >= LOWEST_NICE_LIMIT or _may_do_anything():
-        _set_nice(MODEST)
-
-
-def step_forward() -> None:
-    """Take the usual share of the cores again, with all threads."""
-    if os.getpriority(os.PRIO_PROCESS, 0) == MODEST:
-        _set_nice(0)
+    if usual >= MODEST or not (limit >= LOWEST_NICE_LIMIT - usual or _may_do_anything()):
+        return lambda: None
+    _set_nice(MODEST)
+    return lambda: _set_nice(usual)
 
 
 def give_memory_back() -> None:
@@ -58,7 +59,8 @@ def give_memory_back() -> None:
 def _set_nice(value: int) -> None:
     """Set it for each thread: on Linux a thread has its own, and a new one has that of the thread that starts it."""
     for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - only the numbers are wanted
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
+        # A thread may have just ended; and no model is refused because some filter forbids the call.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.setpriority(os.PRIO_PROCESS, int(task), value)
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 REAP_SECONDS = 5.0
 STDERR_LINES_KEPT = 20
 STDERR_LINE_BYTES = 2000  # longer lines are cut into several
-LAST_WORDS_SECONDS = 1.0
+LAST_WORDS_SECONDS = 5.0  # while memory is short, the kernel takes its time to end a process
 STOOD_STILL_SECONDS = 1.0  # a look at a worker that comes later than this shows that this process was kept from it
 
 
@@ -44,6 +44,7 @@ class WorkerHandle:
         self._busy_since = self._looked_at = time.monotonic()  # when it began what it is at now; the last look at it
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
         self._killed_by_us = False
+        self._starved_seconds = 0.0  # when its time was over
         self._memory_kills = count_memory_kills()
         with theirs:
             self._process = subprocess.Popen(
@@ -87,8 +88,12 @@ class WorkerHandle:
             if self._killed_by_others:
                 detail = f"{lost.detail}; the kernel does that when memory runs out"
                 raise Retry(Reason.KILLED, detail, Blame.BOX) from lost
-            reason = Reason.MODEL_CRASHED if lost.reason is Reason.WORKER_CRASHED else Reason.MODEL_TRIAL_TIMEOUT
-            raise Reject(reason, lost.detail, model_fault=True) from lost
+            if lost.reason is Reason.WORKER_CRASHED:
+                raise Reject(Reason.MODEL_CRASHED, lost.detail, model_fault=True) from lost
+            if self._starved_seconds > deadline_seconds / 2:
+                detail = f"{lost.detail}; it waited {self._starved_seconds:.0f} s for a processor"
+                raise Retry(Reason.MODEL_TRIAL_TIMEOUT, detail, Blame.BOX) from lost
+            raise Reject(Reason.MODEL_TRIAL_TIMEOUT, lost.detail, model_fault=True) from lost
         if isinstance(message, Refused):
             if message.box_fault:
                 raise Retry(Reason(message.reason), message.detail, Blame.BOX)
@@ -176,6 +181,7 @@ class WorkerHandle:
             if not self._look(max(0.0, min(give_up, deadline) - time.monotonic())):
                 late = time.monotonic() >= self._busy_since + deadline_seconds
                 if late and not self._selector.select(0):  # a signal may have ended the look with an answer lying there
+                    self._starved_seconds = starved_seconds(self.pid)
                     self.kill()
                     self._reap()
                     what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
@@ -224,6 +230,15 @@ class WorkerHandle:
                 line = raw.decode("utf-8", "backslashreplace").rstrip()
                 self._stderr.append(line)
                 log.warning("worker %d: %s", self.pid, line)
+
+
+def starved_seconds(pid: int) -> float:
+    """Return how long the thread of a process that waited longest was ready to run and given no processor."""
+    waited = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a thread has ended; a kernel without the figure
+            waited = max(waited, int(path.read_text(encoding="ascii").split()[1]))
+    return waited / 1e9
 
 
 def count_memory_kills() -> int:

@@ -128,6 +128,9 @@ def test_faults_of_the_box_stay_faults_of_the_box() -> None:
     killed = Retry(Reason.KILLED, "", Blame.BOX)
     assert decide_box_fault(killed, 2) is None
     assert isinstance(decide_box_fault(killed, 3), Reject)
+    starved = decide_box_fault(Retry(Reason.MODEL_TRIAL_TIMEOUT, "", Blame.BOX), 3)
+    assert starved is not None
+    assert starved.reason is Reason.MODEL_TRIAL_TIMEOUT
     assert [pause_seconds(times) for times in (1, 2, 3, 10, 1000)] == [10, 20, 40, 600, 600]
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
     import encodings.ascii, os, resource, sys, threading  # nobody may not read where Python lives
-    from agent.worker.process import step_back, step_forward
+    from agent.worker.process import step_back
 
     def nice():
         return sorted(os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir("/proc/self/task"))
@@ -26,8 +26,8 @@ PROGRAM = """
     def work():
         begun.set()
         over.wait()
-    step_back()
-    threading.Thread(target=work).start()
+    step_forward = step_back()
+    threading.Thread(target=work, daemon=True).start()
     begun.wait()
     print(nice())
     step_forward()
@@ -36,9 +36,10 @@ PROGRAM = """
 """
 
 
-def _run(nice_limit: str) -> list[str]:
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), nice_limit]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def _run(nice_limit: str, *, nice: int = 0) -> list[str]:
+    more = nice - os.getpriority(os.PRIO_PROCESS, 0)
+    command = ["nice", "-n", str(more), sys.executable, "-c", textwrap.dedent(PROGRAM), nice_limit]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     if "not allowed to raise maximum limit" in done.stderr:
         pytest.skip("root may not raise limits here (no CAP_SYS_RESOURCE)")
     assert done.returncode == 0, done.stderr
@@ -67,3 +68,14 @@ def test_a_candidate_of_roots_stands_back_and_comes_forward_again() -> None:
 def test_where_the_way_back_is_barred_nothing_is_changed() -> None:
     """A worker that is slow for ever would be worse than a trial that is felt."""
     assert _run("0") == ["[0, 0]", "[0, 0]"]
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.parametrize("who", ["root", "0"])
+@pytest.mark.parametrize("nice", [5, 10, 15])
+def test_the_nice_value_of_the_service_is_what_a_candidate_comes_back_to(who: str, nice: int) -> None:
+    """Whoever runs the service modestly, or more modestly than a candidate, finds it so for ever."""
+    before, after = _run(who, nice=nice)
+    modest = max(nice, 10) if who == "root" else nice
+    assert (before, after) == (f"[{modest}, {modest}]", f"[{nice}, {nice}]")

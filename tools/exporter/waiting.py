@@ -103,8 +103,8 @@ class Decisions:
         if "/event/" in message.topic:
             self.events[base_topic].put(said)
             return
-        if message.retain:
-            self.refused_before[base_topic] = said.get("last_refused_ts")
+        if message.retain:  # the first one: after a reconnect it may tell of this push
+            self.refused_before.setdefault(base_topic, said.get("last_refused_ts"))
         for event in _as_events(said):
             if event["event"] == "activated" or said.get("last_refused_ts") != self.refused_before.get(base_topic):
                 self.events[base_topic].put(event)
