@@ -29,8 +29,9 @@ def _try(folder: Path) -> None:
     model, lock = folder / "model.onnx", folder / "lock"
     never_loads(model)
     lock.touch()
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
     setup = Setup(
-        str(model), hashlib.sha256(model.read_bytes()).hexdigest(), str(lock), str(folder), "candidate", 1, None, "unit",
+        str(model), digest, str(lock), str(folder), "candidate", 1, None, "unit",
         ChecksSection().model_dump(), ScoringSection().model_dump(), HeatmapsSection().model_dump(),
     )  # fmt: skip
     handle = WorkerHandle(setup)
