@@ -82,7 +82,7 @@ class Box:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | (env or {}),
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"} | (env or {}),
             )
         if wait:
             wait_for(self.answers, f"the service answers (see {self.log_file})", 30)
@@ -105,7 +105,12 @@ class Box:
         """Stop it as systemd does and give its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # has Python write where every thread is
+            self.process.wait(10)
+            raise AssertionError(f"the service does not stop:\n{self.log}") from None
 
     def kill(self) -> None:
         """Kill the supervisor as a power cut would."""
