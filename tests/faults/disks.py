@@ -44,6 +44,18 @@ def needs_fuse(test: Test) -> Test:
     return needs_root(pytest.mark.skipif(no_fuse, reason="needs /dev/fuse")(test))
 
 
+@contextmanager
+def _ended_on_error(server: subprocess.Popen[str], place: Path) -> Iterator[None]:
+    """Leave neither a server nor its mount behind when it does not do what it should."""
+    try:
+        yield
+    except BaseException:  # a test's time limit as well
+        server.kill()
+        server.communicate()
+        subprocess.run(["umount", "--lazy", str(place)], check=False, capture_output=True)  # it may not be mounted
+        raise
+
+
 class ForgetfulDisk:
     """A mounted `forgetful.py`."""
 
@@ -54,7 +66,8 @@ class ForgetfulDisk:
             [sys.executable, "-m", "tests.faults.forgetful", str(place)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
-        self._answer()
+        with _ended_on_error(self._server, place):
+            self._answer()
 
     def do(self, command: str) -> dict[str, int]:
         """Give a command (`cut SEED`, `fail ERRNO`) and return the answer."""
@@ -65,7 +78,8 @@ class ForgetfulDisk:
 
     def close(self) -> None:
         """Unmount."""
-        self._server.communicate("end\n", timeout=10)
+        with _ended_on_error(self._server, self.place):
+            self._server.communicate("end\n", timeout=60)
 
     def _answer(self) -> dict[str, int]:
         assert self._server.stdout is not None
@@ -131,7 +145,8 @@ class Share:
             [sys.executable, "-m", "tests.faults.share", str(place)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
-        self._answer()
+        with _ended_on_error(self._server, place):
+            self._answer()
 
     def put(self, source: Path, *names: str) -> None:
         """Let the other machine copy a file there, under these names."""
@@ -183,6 +198,16 @@ def remote_share(place: Path) -> Iterator[Share]:
 def unmount(place: Path) -> None:
     """Take away what is mounted there, although it is in use, as a broken network does."""
     subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextmanager
+def mounts_at(place: Path) -> Iterator[None]:
+    """Mount and unmount there as you like: nothing is left mounted afterwards, whatever happened meanwhile."""
+    try:
+        yield
+    finally:
+        while os.path.ismount(place):
+            unmount(place)
 
 
 def bind_mount(source: Path, place: Path) -> None:

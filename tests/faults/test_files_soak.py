@@ -17,7 +17,7 @@ import pytest
 from agent.watching.events import IN_CREATE, IN_Q_OVERFLOW, READ_BYTES, _call, _parse
 from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
-from tests.faults.disks import bind_mount, needs_fuse, needs_root, small_disk, unmount
+from tests.faults.disks import bind_mount, mounts_at, needs_fuse, needs_root, small_disk, unmount
 from tests.faults.reliability import Row, tell
 from tests.faults.test_mounts import arrive, hanging_line
 from tests.soak import share_of
@@ -35,7 +35,11 @@ FILES_OF_AN_INODE = 1000  # file systems allow some ten thousand names of one
 
 @contextmanager
 def tiny_event_queues(limit: int) -> Iterator[None]:
-    """Let every event queue that is made meanwhile hold no more than this."""
+    """Let every event queue that is made meanwhile hold no more than this.
+
+    The setting is the whole machine's: other programs that begin to listen in this moment get a small queue as well. It
+    is put back afterwards; only a killed test leaves it, until the next boot or `sysctl fs.inotify.max_queued_events`.
+    """
     before = QUEUE_LIMIT.read_text()
     try:
         QUEUE_LIMIT.write_text(str(limit))
@@ -187,30 +191,31 @@ def test_the_service_stops_while_a_share_hangs(tmp_path: Path) -> None:
 def test_a_share_that_comes_and_goes_under_load(tmp_path: Path) -> None:
     """Whatever the worker is at when the share goes, no strip is called vanished, and none is judged twice."""
     turns, rng = share_of(40, at_least=5), random.Random(5)  # noqa: S311 - to be repeated, not to be secret
-    with small_disk(tmp_path / "store", 256) as store, camera_line(tmp_path, size=SMALLEST) as line:
+    with (
+        small_disk(tmp_path / "store", 256) as store,
+        camera_line(tmp_path, size=SMALLEST) as line,
+        mounts_at(line.box.camera()),
+    ):
         camera = line.box.camera()
         bind_mount(store.place, camera)
-        try:
-            line.box.start()
-            line.wait_for_state("events")
-            for turn in range(turns):
-                names = [f"{turn:03d}-{count:03d}.tif" for count in range(200)]
-                for name in names:
-                    part = store.place / f"{name}.part"
-                    shutil.copyfile(line.next_strip(name), part)
-                    part.rename(store.place / name)
-                time.sleep(rng.uniform(0.2, 1.0))  # the fault comes at any moment
-                unmount(camera)
-                if turn % 2:
-                    line.wait_for_state("missing")
-                else:
-                    time.sleep(rng.uniform(0, 1.0))  # too short to be noticed, perhaps
-                bind_mount(store.place, camera)
-            verdict = line.judge()
-            assert verdict.repeated == 0
-            assert line.box.stop() == 0
-        finally:
+        line.box.start()
+        line.wait_for_state("events")
+        for turn in range(turns):
+            names = [f"{turn:03d}-{count:03d}.tif" for count in range(200)]
+            for name in names:
+                part = store.place / f"{name}.part"
+                shutil.copyfile(line.next_strip(name), part)
+                part.rename(store.place / name)
+            time.sleep(rng.uniform(0.2, 1.0))  # the fault comes at any moment
             unmount(camera)
+            if turn % 2:
+                line.wait_for_state("missing")
+            else:
+                time.sleep(rng.uniform(0, 1.0))  # too short to be noticed, perhaps
+            bind_mount(store.place, camera)
+        verdict = line.judge()
+        assert verdict.repeated == 0
+        assert line.box.stop() == 0
     tell(
         Row(
             "Files",

@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from agent.errors import Reason
 from agent.watching import Probe
 from agent.watching.events import FolderEvents, Hints
@@ -16,7 +18,7 @@ from agent.watching.mounts import identify
 from tests.box import results
 from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
-from tests.faults.disks import bind_mount, needs_fuse, needs_root, remote_share, small_disk, unmount
+from tests.faults.disks import bind_mount, mounts_at, needs_fuse, needs_root, remote_share, small_disk, unmount
 from tests.faults.judging import health
 from tests.faults.reliability import Row, tell
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tests.faults.camera_line import CameraLine
     from tests.faults.disks import Share
 
+pytestmark = pytest.mark.timeout(400)
 GOOD = "waits; no strip is blamed for it, an alarm says it, the other cameras go on; all are judged when it is back"
 
 
@@ -96,31 +99,32 @@ def test_the_watched_folder_deleted_and_made_again(tmp_path: Path) -> None:
 @needs_root
 def test_a_share_unmounted_while_strips_wait(tmp_path: Path) -> None:
     """The empty folder that is left proves nothing: they wait, also over a restart, and are judged after the mount."""
-    with small_disk(tmp_path / "store", 8) as store, camera_line(tmp_path, model_later=True) as line:
+    with (
+        small_disk(tmp_path / "store", 8) as store,
+        camera_line(tmp_path, model_later=True) as line,
+        mounts_at(line.box.camera()),
+    ):
         camera = line.box.camera()
         bind_mount(store.place, camera)
-        try:
-            line.box.start()
-            line.write(10)
-            line.wait_until_begun(10)
-            unmount(camera)
-            assert "nothing is mounted" in line.wait_for_state("missing")
-            wait_for_alarm(line, "camera_top_missing")
-            line.push()
-            wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
-            assert not results(line.subscriber)
-            line.box.kill()
-            line.box.start()
-            assert "strips wait" in line.wait_for_state("missing")
-            wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
-            assert line.box.ask("status")["strips"]["pending"] == 10
-            assert not results(line.subscriber)
-            bind_mount(store.place, camera)
-            line.wait_for_results(line.write(5))
-            verdict = line.judge()
-            assert line.box.stop() == 0
-        finally:
-            unmount(camera)
+        line.box.start()
+        line.write(10)
+        line.wait_until_begun(10)
+        unmount(camera)
+        assert "nothing is mounted" in line.wait_for_state("missing")
+        wait_for_alarm(line, "camera_top_missing")
+        line.push()
+        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
+        assert not results(line.subscriber)
+        line.box.kill()
+        line.box.start()
+        assert "strips wait" in line.wait_for_state("missing")
+        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
+        assert line.box.ask("status")["strips"]["pending"] == 10
+        assert not results(line.subscriber)
+        bind_mount(store.place, camera)
+        line.wait_for_results(line.write(5))
+        verdict = line.judge()
+        assert line.box.stop() == 0
     how = "bind mount of a tmpfs taken away under 10 waiting strips; then kill -9 and a start without it; mounted again"
     tell(Row("Files", "share unmounted while strips wait, an empty folder in its place", GOOD, how, str(verdict)))
     assert verdict.invalid == 0
@@ -149,7 +153,11 @@ def test_a_file_is_gone_only_from_the_folder_that_is_watched(tmp_path: Path) -> 
 @needs_root
 def test_a_share_unmounted_and_mounted_again(tmp_path: Path) -> None:
     """The same one, another one, or files on the bare mount point: what is there is judged, and nothing twice."""
-    with small_disk(tmp_path / "store", 8) as store, camera_line(tmp_path, camera={"rescan_seconds": 3600}) as line:
+    with (
+        small_disk(tmp_path / "store", 8) as store,
+        camera_line(tmp_path, camera={"rescan_seconds": 3600}) as line,
+        mounts_at(line.box.camera()),
+    ):
         camera = line.box.camera()
         line.box.start()
         line.wait_for_state("events")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
 
 
 @pytest.fixture
