@@ -97,6 +97,7 @@ class TcpProxy:
 
     def _carry(self, agent: socket.socket, broker: socket.socket) -> None:
         """Carry both directions of one connection until one side ends it."""
+        tail = b""  # of what the agent said: what is forbidden may come in two chunks
         look = self.watch() if self.watch is not None else lambda _sender, _data: None
         with agent, broker, contextlib.suppress(OSError):
             for sock in (agent, broker):
@@ -113,9 +114,11 @@ class TcpProxy:
                     if source is agent:
                         self.requests_bytes += len(data)
                         look("agent", data)
-                        if self.forbidden and self.forbidden in data:
-                            _let_pass(data[: data.index(self.forbidden)], broker, agent)
+                        said = tail + data
+                        if self.forbidden and self.forbidden in said:
+                            _let_pass(said[len(tail) : said.index(self.forbidden)], broker, agent)
                             return
+                        tail = said[max(0, len(said) - max(0, len(self.forbidden) - 1)) :]
                         broker.sendall(data)
                     elif not self.answers_dropped:
                         look("broker", data)

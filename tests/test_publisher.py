@@ -217,9 +217,9 @@ def test_a_stop_without_a_broker_is_immediate(outbox: ListOutbox) -> None:
 def test_a_killed_agent_is_reported_offline_by_the_broker(broker: Broker) -> None:
     """The will: nobody has to guess from silence."""
     code = (
-        "import sys, threading; from tests.publishing import make_publisher\n"
+        "import sys; from tests.publishing import make_publisher\n"
         "publisher = make_publisher(int(sys.argv[1]))\n"
-        "publisher.run(threading.Event())\n"
+        "while True: publisher.step(1.0)\n"
     )
     with Subscriber(broker.port) as subscriber:
         process = subprocess.Popen([sys.executable, "-c", code, str(broker.port)], cwd=Path(__file__).parent.parent)
@@ -490,16 +490,18 @@ def test_a_broker_that_hangs_up_on_what_it_denies_gets_the_rest(tmp_path: Path, 
 def test_a_broker_that_hangs_up_on_what_it_denies_over_mqtt_3_is_not_called_verified(
     tmp_path: Path, outbox: ListOutbox
 ) -> None:
-    """What did not come back stays in doubt on the next connection, until something on its topic does."""
+    """What did not come back on two connections in a row stays in doubt, until something on its topic does."""
     acl = _acl(tmp_path, "topic readwrite strip-agent/insp1/state/#", "topic read strip-agent/#")
     with Broker(tmp_path, acl + HANGS_UP) as broker:
         clock = FastClock()
         publisher = Publisher(
             make_config(broker.port, protocol="3.1.1"), outbox, clock=clock, jitter=lambda: 0.0, stall_seconds=60
         )
-        fill(outbox, 1)
-        drain(publisher, outbox)
-        step_until(publisher, lambda: publisher.status().delivery == "down", "it hung up")
+        for _ in range(2):
+            connect(publisher)
+            fill(outbox, 1)
+            drain(publisher, outbox)
+            step_until(publisher, lambda: publisher.status().delivery == "down", "it hung up")
         connect(publisher)
         publisher.step(0.1)
         assert publisher.status().delivery == "unverified"
@@ -511,6 +513,48 @@ def test_a_broker_that_hangs_up_on_what_it_denies_over_mqtt_3_is_not_called_veri
         fill(outbox, 1)
         step_until(publisher, lambda: publisher.status().delivery == "verified", "a result came back")
         assert publisher.status().alarms == ()
+        publisher.close("test")
+
+
+@needs_mosquitto
+def test_the_time_without_proof_begins_anew_after_an_absence_of_the_broker(tmp_path: Path, outbox: ListOutbox) -> None:
+    """A long outage is no doubt about what is delivered after it."""
+    acl = _acl(tmp_path, "topic readwrite strip-agent/insp1/state/#", "topic read strip-agent/#")
+    with Broker(tmp_path, acl) as broker, TcpProxy(broker.port) as proxy:
+        clock = FastClock(speed=1.0)
+        publisher = Publisher(
+            make_config(proxy.port, protocol="3.1.1"), outbox, clock=clock, jitter=lambda: 0.0, stall_seconds=60
+        )
+        for _ in range(2):
+            connect(publisher)
+            fill(outbox, 1)
+            drain(publisher, outbox)
+            proxy.refuse = True
+            proxy.cut()
+            step_until(publisher, lambda: not publisher.status().connected, "it noticed")
+            publisher.step(0.0)  # the absence begins
+            clock.forward_seconds += 100.0
+            publisher.step(0.0)
+            assert "broker_unreachable" in publisher.status().alarms
+            proxy.refuse = False
+            clock.forward_seconds += 100.0
+        connect(publisher)
+        assert publisher.status().delivery == "unverified"
+        assert publisher.status().alarms == ()
+        clock.forward_seconds += 11.0
+        publisher.step(0.0)
+        assert publisher.status().alarms == ("delivery_unverified",)
+        publisher.close("test")
+
+
+def test_the_proxy_finds_what_is_forbidden_in_two_chunks(broker: Broker) -> None:
+    """Where the network splits a message must not decide whether a test tests anything."""
+    with TcpProxy(broker.port) as proxy:
+        proxy.forbidden = b"/state/health"
+        proxy.chunk_bytes = 5
+        publisher = make_publisher(proxy.port)
+        publisher.set_state("state/health", b"{}")
+        step_until(publisher, lambda: proxy.accepted >= 2, "the proxy hung up")
         publisher.close("test")
 
 
@@ -985,15 +1029,20 @@ def test_wake_ends_the_wait(broker: Broker, outbox: ListOutbox) -> None:
     """A new result is sent at once, not at the next poll."""
     publisher = make_publisher(broker.port, outbox)
     connect(publisher)
-    stop = threading.Event()
-    thread = threading.Thread(target=publisher.run, args=(stop, 30.0))
+    done = threading.Event()
+
+    def step_rarely() -> None:
+        while not done.is_set():
+            publisher.step(30.0)
+
+    thread = threading.Thread(target=step_rarely)
     thread.start()
     started = time.monotonic()
     fill(outbox, 1)
     publisher.wake()
     wait_for(lambda: outbox.acknowledged, "acknowledged")
     assert time.monotonic() - started < 5.0
-    stop.set()
+    done.set()
     publisher.wake()
     thread.join(5.0)
     assert not thread.is_alive()
@@ -1091,10 +1140,11 @@ def _descriptors_and_threads() -> tuple[int, int]:
 class FastClock:
     """Monotonic time that runs twenty times as fast, so that back-offs are short; `forward_seconds` are added."""
 
-    def __init__(self) -> None:
+    def __init__(self, speed: float = 20.0) -> None:
+        self._speed = speed
         self.forward_seconds = 0.0
         self._start = time.monotonic()
 
     def __call__(self) -> float:
         """Return seconds."""
-        return 20.0 * (time.monotonic() - self._start) + self.forward_seconds
+        return self._speed * (time.monotonic() - self._start) + self.forward_seconds

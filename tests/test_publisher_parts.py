@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent import mqtt
+from agent.publisher.culprit import after_hanging_up
 from agent.publisher.holds import FIRST_SECONDS, LONGEST_SECONDS, Holds
+from agent.publisher.pace import Pace
+from agent.publisher.proof import Proof
 from agent.publisher.states import SPACING_SECONDS, States
 from agent.publisher.window import Window
 from tests.outbox import ListOutbox
@@ -99,6 +103,84 @@ def test_a_refused_topic_rests_longer_each_time_and_never_longer_than_a_minute()
     assert holds.alarms == set()
 
 
+def test_one_refused_topic_is_tried_at_a_time() -> None:
+    """When the broker hangs up, it is known on what, and the other one has its turn."""
+    holds = Holds()
+    for topic in ("event/strip/top", "event/strip/side"):
+        holds.refuse(topic, "publish_refused", 0.0)
+    holds.keep_back("event/strip/side", 2)
+    holds.wake(10.0)
+    holds.sent("event/strip/top", 1)
+    assert holds.held("event/strip/side")
+    holds.keep_back("event/strip/side", 2)
+    assert holds.wake(11.0) is None
+    assert holds.hung_up(12.0) == (1, 1)
+    holds.begin(13.0)
+    assert holds.next_due(13.0) == 13.0 + FIRST_SECONDS
+    assert holds.wake(13.5) is None, "what is not held comes first on a new connection"
+    assert holds.held("event/strip/side")
+    holds.refuse("event/strip/top", "publish_refused", 13.5)  # it rests already
+    assert holds.wake(13.0 + FIRST_SECONDS) == 2
+    assert not holds.held("event/strip/side")
+
+
+def test_a_topic_that_waits_for_nothing_is_no_alarm() -> None:
+    """Its last message was parked or dropped; the next may come in months."""
+    holds = Holds()
+    holds.refuse("event/model/default", "publish_refused", 0.0)
+    holds.keep_back("event/model/default", 1)
+    assert holds.alarms == {"publish_refused"}
+    holds.wake(10.0)
+    holds.sent("event/model/default", 1)
+    assert holds.alarms == {"publish_refused"}
+    holds.try_another("event/model/default")
+    holds.wake(11.0)
+    assert holds.alarms == set()
+    holds.sent("event/model/default", 2)
+    assert holds.alarms == {"publish_refused"}, "again, until it is answered"
+
+
+class _NoBroker:
+    """Takes subscriptions."""
+
+    def subscribe(self, topic: str) -> None:
+        """Subscribe to nothing."""
+
+    def unsubscribe(self, topic: str) -> None:
+        """Unsubscribe from nothing."""
+
+
+def _proof(doubts: dict[str, int] | None = None, *, used: str = "") -> Proof:
+    """Make a connection whose birth came back, and perhaps use a topic on which nothing does."""
+    proof = Proof(cast("mqtt.Connection", _NoBroker()), "state/agent", doubts)
+    proof.before_publish("state/agent", b"birth")
+    proof.received("state/agent", b"birth")
+    if used:
+        proof.before_publish(used, b"message")
+    return proof
+
+
+def test_a_single_cut_before_an_echo_leaves_no_doubt() -> None:
+    """The topic may be used again in months only."""
+    cut = _proof(used="event/model/default")
+    assert not cut.complete
+    assert not cut.leaves_doubt
+    assert _proof(cut.left_unproven()).complete
+
+
+def test_a_topic_that_two_connections_left_unproven_is_in_doubt_until_it_is_proven() -> None:
+    """A broker that hangs up on what it denies is told, also when other connections come between."""
+    once = _proof(_proof(used="event/strip/top").left_unproven())
+    twice = _proof(once.left_unproven(), used="event/strip/top")
+    assert twice.leaves_doubt
+    later = _proof(twice.left_unproven())
+    assert later.unproven == {"event/strip/top"}
+    later.before_publish("event/strip/top", b"another")
+    later.received("event/strip/top", b"another")
+    assert later.complete
+    assert not later.left_unproven()
+
+
 class _Run:
     """A window, an outbox and a broker that answers as hypothesis says."""
 
@@ -106,7 +188,8 @@ class _Run:
         self.outbox = ListOutbox()
         for topic in topics:
             self.outbox.add(topic, b"x")
-        self.window, self.holds = Window(self.outbox), Holds()
+        self.window, self.holds, self.pace = Window(self.outbox), Holds(), Pace()
+        self.pace.state_answered()
         self.now, self.packet_id = 0.0, 0
         self.under_way: dict[int, OutboxMessage] = {}
         self.sent_on_this_connection: set[int] = set()
@@ -115,7 +198,7 @@ class _Run:
     def send(self) -> None:
         self.now += FIRST_SECONDS
         self.window.go_back(self.holds.wake(self.now))
-        for message in self.window.take(4 - len(self.under_way), self.holds, self.now):
+        for message in self.window.take(min(4, self.pace.size) - len(self.under_way), self.holds, self.now):
             assert message.row not in self.sent_on_this_connection, "sent twice on one connection"
             self.sent_on_this_connection.add(message.row)
             self.packet_id += 1
@@ -124,15 +207,9 @@ class _Run:
 
     def answer(self, reply: str) -> None:
         if reply == "hang up":
-            given_up = {row for row, closes in self.holds.hung_up(self.now) if closes >= 2}
-            for packet_id, message in list(self.under_way.items()):
-                if message.row in given_up:
-                    self.window.refused_for_ever(self._answered(packet_id), "broker_disconnects", "")
-        if reply in {"cut", "hang up"}:
-            self.under_way.clear()
-            self.sent_on_this_connection.clear()
-            self.window.start_again()
-            self.holds.begin(self.now)
+            self.hang_up(None)
+        elif reply == "cut":
+            self._begin_again()
         if reply in {"outbox fails", "outbox works"}:
             self.outbox.broken = reply == "outbox fails"
         if not self.under_way:
@@ -151,8 +228,22 @@ class _Run:
             self.window.refused_for_ever(message, "too_large", "")
             self.window.go_back(self.holds.try_another(message.topic))
 
+    def hang_up(self, code: int | None) -> None:
+        end = mqtt.Ended(reached=True, code=code, text="")
+        after_hanging_up(end, self.window, {}, self.pace, self.holds, self.now)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self.under_way.clear()
+        self.sent_on_this_connection.clear()
+        self.window.start_again()
+        self.holds.begin(self.now)
+        self.pace.begin(16)
+        self.pace.state_answered()
+
     def _accept(self, packet_id: int) -> None:
         message = self._answered(packet_id)
+        self.pace.outbox_answered()
         self.delivered.append(message)
         self.window.acknowledged(message)
         self.window.go_back(self.holds.accept(message.topic))
@@ -230,3 +321,42 @@ def test_a_long_queue_for_a_refused_topic_does_not_keep_others_waiting() -> None
         if run.under_way:
             break
     assert [message.topic for message in run.under_way.values()] == ["event/strip/side"]
+
+
+def test_a_broker_that_hangs_up_on_one_held_topic_gets_the_other() -> None:
+    """Both were refused once; none of the allowed camera's results is parked because of the denied one."""
+    denied, allowed = "event/strip/top", "event/strip/side"
+    run = _Run([allowed, denied] * 20)
+    for topic in (denied, allowed):
+        run.holds.refuse(topic, "publish_refused", run.now)
+    for _ in range(2000):
+        run.send()
+        if denied in {message.topic for message in run.under_way.values()}:
+            run.answer("hang up")  # with its last answers lost
+        while run.under_way:
+            run.answer("accept")
+        run.window.record(run.now)
+    assert [message.row for message in run.delivered] == list(range(1, 40, 2))
+    assert run.outbox.parked, "the denied one's are, one by one"
+    assert all(row % 2 == 0 for row in run.outbox.parked)
+
+
+@pytest.mark.parametrize(
+    "code", [mqtt.SERVER_BUSY, mqtt.SERVER_SHUTTING_DOWN, mqtt.SESSION_TAKEN_OVER, mqtt.ADMINISTRATIVE_ACTION]
+)
+@pytest.mark.parametrize("held", [True, False])
+def test_a_broker_that_says_why_it_hangs_up_blames_no_message(code: int, held: bool) -> None:
+    """A broker that is busy, shut down or told to by a person says nothing about what is under way."""
+    run = _Run(["event/strip/top"])
+    if held:
+        run.holds.refuse("event/strip/top", "publish_refused", run.now)
+    hung_up = 0
+    for _ in range(1000):
+        run.send()
+        if run.under_way:
+            run.hang_up(code)
+            hung_up += 1
+        run.window.record(run.now)
+    assert hung_up >= 10
+    assert not run.outbox.parked
+    assert held or not run.holds.alarms

@@ -7,6 +7,7 @@ record, taken with `take_events`; nothing that paho calls can block or raise.
 
 from agent.mqtt.connection import CannotSend, Connection, Will
 from agent.mqtt.events import (
+    ADMINISTRATIVE_ACTION,
     BAD_USER_OR_PASSWORD,
     FAILURE,
     NO_MATCHING_SUBSCRIBERS,
@@ -14,6 +15,8 @@ from agent.mqtt.events import (
     PACKET_TOO_LARGE,
     PAYLOAD_FORMAT_INVALID,
     QUOTA_EXCEEDED,
+    SERVER_BUSY,
+    SERVER_SHUTTING_DOWN,
     SESSION_TAKEN_OVER,
     TOPIC_NAME_INVALID,
     UNSUPPORTED_PROTOCOL,
@@ -27,6 +30,7 @@ from agent.mqtt.events import (
 )
 
 __all__ = [
+    "ADMINISTRATIVE_ACTION",
     "BAD_USER_OR_PASSWORD",
     "FAILURE",
     "NOT_AUTHORIZED",
@@ -34,6 +38,8 @@ __all__ = [
     "PACKET_TOO_LARGE",
     "PAYLOAD_FORMAT_INVALID",
     "QUOTA_EXCEEDED",
+    "SERVER_BUSY",
+    "SERVER_SHUTTING_DOWN",
     "SESSION_TAKEN_OVER",
     "TOPIC_NAME_INVALID",
     "UNSUPPORTED_PROTOCOL",

@@ -23,6 +23,13 @@ log = logging.getLogger(__name__)
 
 REFUSED = {mqtt.NOT_AUTHORIZED: "not_authorized", mqtt.QUOTA_EXCEEDED: "quota_exceeded"}
 """Codes of the broker that mean that it does not take messages on a topic now, and the alarms for them."""
+_NO_ANSWER = {
+    mqtt.SERVER_BUSY,
+    mqtt.SERVER_SHUTTING_DOWN,
+    mqtt.SESSION_TAKEN_OVER,
+    mqtt.ADMINISTRATIVE_ACTION,
+}
+"""Reasons of the broker to hang up that have nothing to do with any message."""
 _CLOSES_THAT_PARK = 5
 
 
@@ -31,14 +38,14 @@ def after_hanging_up(
 ) -> None:
     """Let the topic rest that is to blame, or park the message; `states` are the topics under way, by packet id."""
     results = window.under_way
-    if end.given_up or not pace.link_works or not (results or states):
+    if end.given_up or end.code in _NO_ANSWER or not pace.link_works or not (results or states):
         return
     tried = holds.hung_up(now)
-    given_up = {row for row, closes in tried if closes >= _CLOSES_THAT_PARK}
-    for message in results.values():
-        if message.row in given_up:
-            _park(window, message, "broker_disconnects", end.text)
-    if tried:
+    if tried is not None:
+        row, closes = tried
+        for message in results.values():
+            if message.row == row and closes >= _CLOSES_THAT_PARK:
+                _park(window, message, "broker_disconnects", end.text)
         return
     packet_id = min([*results, *states])  # the oldest: ids only rise, until far more are sent than matter here
     result = results.get(packet_id)

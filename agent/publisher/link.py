@@ -57,7 +57,7 @@ class Link:
         self._connected_at = 0.0
         self._lost_at: float | None = None
         self._retry_at = 0.0
-        self._failures = 0  # attempts in a row that led to no stable connection
+        self._failures = 0  # in a row: attempts that failed, and connections that ended early
         self._short_lives = 0  # connections in a row that ended early
         self._silences = 0  # in a row: CONNECT of MQTT 5 was not answered
         self._knows_mqtt_5 = False

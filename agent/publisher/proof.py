@@ -10,24 +10,25 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from agent.mqtt import Connection
 
 _REMEMBERED = 64  # more than a window: an answer may come late, but not that late
+_CONNECTIONS_THAT_DOUBT = 2  # in a row; a single cut may always come between a message and its echo
 
 
 class Proof:
     """What has come back on one connection."""
 
-    def __init__(self, connection: Connection, subscribed: str, doubtful: Collection[str] = ()) -> None:
+    def __init__(self, connection: Connection, subscribed: str, doubts: Mapping[str, int] | None = None) -> None:
         """Begin with a new connection; `subscribed` is a topic that it is subscribed to for other reasons.
 
-        `doubtful` are topics on which nothing came back before: the broker may have hung up on what it denies.
+        `doubts` is what `left_unproven` says of the connection before: the broker may hang up on what it denies.
         """
         self._connection = connection
         self._subscribed = subscribed
-        self._doubtful = set(doubtful)
+        self._doubts = dict(doubts or {})
         self._waiting: dict[str, deque[bytes]] = {}
         self._proven: set[str] = set()
 
@@ -38,8 +39,18 @@ class Proof:
 
     @property
     def unproven(self) -> set[str]:
-        """The topics that were used and have brought nothing back."""
-        return self._doubtful | set(self._waiting)
+        """The topics that were used and have brought nothing back, here or on several connections before."""
+        return _doubtful(self._doubts) | set(self._waiting)
+
+    @property
+    def leaves_doubt(self) -> bool:
+        """Should the connection end now, the next one begins with a topic that is not proven."""
+        return bool(_doubtful(self.left_unproven()))
+
+    def left_unproven(self) -> dict[str, int]:
+        """Say of each topic on how many of the connections that used it, in a row, nothing has come back."""
+        used = {topic: self._doubts.get(topic, 0) + 1 for topic in self._waiting if topic != self._subscribed}
+        return self._doubts | used
 
     def before_publish(self, topic: str, payload: bytes) -> None:
         """Watch out for this message, if nothing has come back from its topic yet."""
@@ -55,8 +66,12 @@ class Proof:
         """Note that a message came in; returns whether its topic is one that this subscribed to."""
         if payload in self._waiting.get(topic, ()):
             del self._waiting[topic]
-            self._doubtful.discard(topic)
+            self._doubts.pop(topic, None)
             self._proven.add(topic)
             if topic != self._subscribed:
                 self._connection.unsubscribe(topic)
         return topic in self._proven or topic in self._waiting
+
+
+def _doubtful(doubts: Mapping[str, int]) -> set[str]:
+    return {topic for topic, connections in doubts.items() if connections >= _CONNECTIONS_THAT_DOUBT}

@@ -37,10 +37,7 @@ _OFFLINE_SECONDS = 2.0  # for the goodbye
 
 
 class Publisher:
-    """`set_state`, `wake` and `status` may be called from any thread, all else from one.
-
-    `run` is a loop around `step`, which anybody may call by hand instead.
-    """
+    """`set_state`, `wake` and `status` may be called from any thread, all else from the one that calls `step`."""
 
     def __init__(
         self,
@@ -104,11 +101,6 @@ class Publisher:
         """Return how it was at the end of the last step."""
         return self._status
 
-    def run(self, stop: threading.Event, poll_seconds: float = 1.0) -> None:
-        """Step until `stop` is set; call `wake` after setting it."""
-        while not stop.is_set():
-            self.step(poll_seconds)
-
     def step(self, timeout_seconds: float) -> None:
         """Wait until there is something to do, at most `timeout_seconds`, and do it. Never blocks on the network."""
         self._bell.wait(self._wait_seconds(timeout_seconds))
@@ -129,7 +121,7 @@ class Publisher:
     def close(self, reason: str, flush_seconds: float = 5.0) -> None:
         """Send what is there for at most `flush_seconds`, publish that the agent is offline, and disconnect.
 
-        Call it when `run` has returned. Takes `flush_seconds` and a few seconds at most, less when not connected.
+        Call it when nothing steps any more. Takes `flush_seconds` and a few seconds at most, less when not connected.
         """
         self._closing = True
         self.step(0.0)  # so that `empty` knows of what came last
@@ -184,12 +176,12 @@ class Publisher:
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
         connection = self._link.connection
-        doubtful = () if self._proof is None else self._proof.unproven - {self._presence.topic}
+        doubts = None if self._proof is None else self._proof.left_unproven()
         self._proof = None
         if connection is not None:
             connection.subscribe(self._presence.topic)
             if connection.protocol == "3.1.1":
-                self._proof = Proof(connection, self._presence.topic, doubtful)
+                self._proof = Proof(connection, self._presence.topic, doubts)
         self._pace.begin(connected.receive_maximum)
         self._presence.birth_arrived = False
         self._progress_at = now
@@ -276,7 +268,9 @@ class Publisher:
         if self._window.empty and now >= self._rescan_at:
             self._window.go_back(0)
             self._rescan_at = now + _RESCAN_SECONDS
-        for topic, payload in self._states.take(now, self._room(), self._holds.held):
+        # One by one, because only one held topic may be tried.
+        while self._room() > 0 and (taken := self._states.take(now, 1, self._holds.held)):
+            [(topic, payload)] = taken
             try:
                 packet_id = self._publish(connection, topic, payload, retain=True)
             except mqtt.CannotSend as error:
@@ -305,10 +299,11 @@ class Publisher:
     def _make_status(self, now: float) -> PublisherStatus:
         connection = self._link.connection
         worth = delivery(connection, self._holds, self._proof)
-        # A broker that hangs up on what it denies must not begin the time anew with each connection.
-        if worth != "unverified" and not (worth == "down" and self._proof is not None and self._proof.unproven):
-            self._unverified_since = now
         alarms = self._link.alarms(now) | self._holds.alarms
+        # A broker that hangs up on what it denies must not begin the time anew with each connection; an absence must.
+        between = worth == "down" and "broker_unreachable" not in alarms
+        if worth != "unverified" and not (between and self._proof is not None and self._proof.leaves_doubt):
+            self._unverified_since = now
         if self._window.in_trouble:
             alarms.add("outbox_error")
         if worth == "unverified" and now - self._unverified_since >= _PROOF_SECONDS:

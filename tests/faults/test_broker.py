@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
+    pytest.mark.timeout(400),
     pytest.mark.mosquitto,
     pytest.mark.skipif(MOSQUITTO is None, reason=f"sessions, access lists and MQTT 5 are needed; {describe()}"),
 ]

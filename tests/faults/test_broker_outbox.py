@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
+    pytest.mark.timeout(400),
     pytest.mark.mosquitto,
     pytest.mark.skipif(MOSQUITTO is None, reason=f"only mosquitto loses nothing of its own; {describe()}"),
 ]
