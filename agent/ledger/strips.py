@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.ledger.database import Database
 
 LIVE, BACKLOG = 0, 1
+DROPPED_AT_ONCE = 1000
 _STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
 _SAME_FILE = "camera = ? AND path = ? AND size_bytes = ? AND mtime_ns = ?"
 
@@ -213,9 +214,12 @@ class Strips:
 
 
 def drop_oldest(db: sqlite3.Connection, max_messages: int, ts_ms: int) -> None:
-    """Drop the oldest pending messages above the limit; their strips are named as dropped."""
+    """Drop the oldest pending messages above the limit; their strips are named as dropped.
+
+    Only so many at once: after the limit was lowered, a commit must not take minutes.
+    """
     pending = db.execute("SELECT n FROM counters WHERE kind = 'outbox' AND state = 'pending'").fetchone()
-    excess = (pending[0] if pending else 0) - max_messages
+    excess = min((pending[0] if pending else 0) - max_messages, DROPPED_AT_ONCE)
     if excess <= 0:
         return
     rows = db.execute("SELECT id, seq FROM outbox WHERE state = 'pending' ORDER BY id LIMIT ?", (excess,)).fetchall()
