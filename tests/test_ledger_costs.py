@@ -109,12 +109,15 @@ def test_the_newest_picture_is_shown_whatever_was_judged_last(ledger: Ledger) ->
 
 
 def test_the_size_of_all_heatmaps_is_counted_through_removal_and_purging(ledger: Ledger) -> None:
-    """The sum is kept, not added up; whatever goes is taken off."""
+    """The sum is kept, not added up; whatever goes is taken off, and a row that still has heatmaps does not go."""
     rows = [judge(ledger, mtime, heatmap_bytes=100 * mtime) for mtime in (1, 2, 3)]
     assert ledger.purge.heatmap_bytes() == 600
     acknowledge_all(ledger)
     ledger.purge.heatmaps_removed([1, 1])
     assert ledger.purge.heatmap_bytes() == 500
+    ledger.purge.forget(rows[:2])
+    assert ledger.purge.heatmap_bytes() == 500
+    ledger.purge.heatmaps_removed([2])
     ledger.purge.forget(rows[:2])
     assert ledger.purge.heatmap_bytes() == 300
     assert ledger.report.audit().balanced

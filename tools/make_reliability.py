@@ -37,11 +37,11 @@ LIMITS = """## What is not promised
 - Heatmaps of a ledger that could not be read at all are not removed by retention, which only touches files that the
   ledger knows. Remove the folders of old dates by hand after the alarm `ledger_was_damaged`.
 - A disk that says "flushed" and has not is beyond any program.
-- What a broker has acknowledged is the broker's. One that is killed, or loses power, may have forgotten it before it reached
-  its subscribers or its own disk; the tests that kill it tell such messages apart by the time of the kill. `seq` shows the gap,
-  and `strip-agent strips list` has the results.
-- A file that its writer leaves alone for longer than `settle_seconds` looks complete. It is published as `invalid` at worst,
-  and scored once it is whole; `settle_seconds` is the setting for slow writers.
+- What a broker has acknowledged is the broker's. One that is killed, or loses power, may have forgotten it before it
+  reached its subscribers or its own disk; the tests that kill it tell such messages apart by the time of the kill.
+  `seq` shows the gap, and `strip-agent strips list` has the results.
+- A file that its writer leaves alone for longer than `settle_seconds` looks complete. It is published as `invalid` at
+  worst, and scored once it is whole; `settle_seconds` is the setting for slow writers.
 """
 
 
