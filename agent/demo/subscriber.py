@@ -66,10 +66,10 @@ class Subscriber:
     """Listens to everything below `base_topic`; the messages wait in `messages`. `Fatal` when the broker refuses."""
 
     def __init__(self, broker: Broker, base_topic: str) -> None:
-        self.messages = queue.SimpleQueue[Message]()
+        self.messages = queue.Queue[Message]()  # a SimpleQueue may wait for ever when Ctrl-C comes at the wrong moment
         self._base = base_topic
         self._retained = set[str]()
-        self._answers = queue.SimpleQueue[str]()  # to CONNECT: "" or why not
+        self._answers = queue.Queue[str]()  # to CONNECT: "" or why not
         # A name of its own choice, a clean session, MQTT 3.1.1: the least that any subscriber can do.
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.on_connect = self._on_connect

@@ -16,7 +16,9 @@ class Starter:
     """`order` is for any thread but the main one, `serve` for the main one."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[tuple[Setup, queue.SimpleQueue[WorkerHandle | OSError]]] = queue.SimpleQueue()
+        # No SimpleQueue: its `get` waits for ever when a handler of a signal is at work as its time is over, and the
+        # main thread is the one that gets the signals.
+        self._orders: queue.Queue[tuple[Setup, queue.SimpleQueue[WorkerHandle | OSError]]] = queue.Queue()
         self.started = 0
 
     def order(self, setup: Setup) -> WorkerHandle:
