@@ -40,7 +40,7 @@ def _find_mosquitto() -> str | None:
 MOSQUITTO = _find_mosquitto()
 Kind = Literal["mosquitto", "amqtt"]
 KIND: Kind = "mosquitto" if MOSQUITTO else "amqtt"
-_DEADLINE_SECONDS = 10.0
+_DEADLINE_SECONDS = 30.0
 
 _AMQTT_PROGRAM = """
 import asyncio, signal, sys

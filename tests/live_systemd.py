@@ -2,7 +2,7 @@
 
 Needs root, namespaces and control groups that may be written; `booted` skips the test with the reason where they are
 missing; where CI=true that is a failure. It gets control groups of its own, below those of the tests, and sees no
-others: what it leaves in them is removed, and nothing else. The service sees `/srv`, `/opt`, `/run` and `/var/lib` that
+others: what it leaves in them is removed, and nothing else. The service sees `/srv`, `/run` and `/var/lib` that
 are folders of the test, and runs as the user and behind the walls that the unit names. Its programs may lie where only
 root can read, so it may read everything.
 """
@@ -32,10 +32,11 @@ GROUP = "strip-agent-tests"
 NAMESPACES = "unshare --pid --mount --uts --ipc --cgroup --fork --mount-proc --kill-child"
 USER_ID = 64123
 BOOT_SECONDS = 90.0
-FOLDERS = ("srv", "opt", "run", "var/lib")
+FOLDERS = ("srv", "run", "var/lib")
+REPOSITORY = Path("/srv/repository")
 DROP_IN = """[Service]
 ExecStart=
-ExecStart=/opt/strip-agent/bin/strip-agent run --config /srv/agent.yaml
+ExecStart=/srv/strip-agent run --config /srv/agent.yaml
 StandardOutput=append:/srv/service.log
 StandardError=append:/srv/service.log
 ProtectHome=read-only
@@ -139,11 +140,13 @@ def _prepare(folder: Path) -> str:
     """Lay out what the service will see; return the script that mounts it and becomes systemd."""
     for name in FOLDERS:
         (folder / name).mkdir(parents=True)
-    program = folder / "opt/strip-agent/bin/strip-agent"
-    program.parent.mkdir(parents=True)
-    program.write_text(
-        f'#!/bin/sh\ncd {shlex.quote(str(ROOT))}\nexec {shlex.quote(sys.executable)} -m agent.cli "$@"\n'
-    )
+    # Somewhere else the unit may hide the repository: it gives the service a /tmp and a /var/tmp of its own.
+    repository = folder / "srv" / REPOSITORY.name
+    repository.mkdir()
+    python = Path(sys.executable)
+    python = REPOSITORY / python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    program = folder / "srv/strip-agent"
+    program.write_text(f'#!/bin/sh\ncd {REPOSITORY}\nexec {shlex.quote(str(python))} -m agent.cli "$@"\n')
     program.chmod(0o755)
     users, groups = (f"{Path('/etc', name).read_text()}strip-agent:x:{USER_ID}:" for name in ("passwd", "group"))
     (folder / "passwd").write_text(f"{users}{USER_ID}::/:/usr/sbin/nologin\n")
@@ -154,9 +157,9 @@ def _prepare(folder: Path) -> str:
     (units / "strip-agent.service.d" / "a-box-for-tests.conf").write_text(DROP_IN)
     for target in ("sysinit", "basic", "shutdown"):  # empty: nothing of this machine is started or swept
         (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
-    binds = [(folder / name, f"/{name}") for name in FOLDERS]
+    binds = [(ROOT, str(repository)), *((folder / name, f"/{name}") for name in FOLDERS)]
     binds += [(folder / name, f"/etc/{name}") for name in ("passwd", "group")]
-    mounts = "\n".join(f"mount --bind {shlex.quote(str(source))} {target}" for source, target in binds)
+    mounts = "\n".join(f"mount --rbind {shlex.quote(str(source))} {shlex.quote(target)}" for source, target in binds)
     return f"""
         {mounts}
         export container=test SYSTEMD_UNIT_PATH=/run/units SYSTEMD_GENERATOR_PATH=/nonexistent

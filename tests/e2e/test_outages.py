@@ -33,9 +33,13 @@ def wait_until_judged(box: Box, strips: int) -> None:
 
 
 def test_broker_absent_at_the_start_then_there_then_gone_then_back(tmp_path: Path, good_strip: Path) -> None:
-    """Scoring never waits for the broker; once it is there everything arrives, oldest first."""
+    """Scoring never waits for the broker; once it is there everything arrives, oldest first.
+
+    The proxy lets the box find the broker only when the subscriber has found it: a broker keeps nothing for others.
+    """
     broker = Broker(tmp_path, start=False)
-    with Box(tmp_path / "box", broker.port) as box:
+    with TcpProxy(broker.port) as proxy, Box(tmp_path / "box", proxy.port) as box:
+        proxy.refuse = True
         difference_model(box.inbox / "model.onnx")
         files = drop(box, good_strip, *(f"{number}.tif" for number in range(4)))
         box.start()
@@ -44,13 +48,16 @@ def test_broker_absent_at_the_start_then_there_then_gone_then_back(tmp_path: Pat
         with broker:
             broker.start()
             with Subscriber(broker.port) as subscriber:
+                proxy.refuse = False
                 check_every_strip_once(box, subscriber, files)
                 subscriber.expect_reconnect()
+                proxy.refuse = True
                 broker.kill()
                 files += drop(box, good_strip, *(f"{number}.tif" for number in range(4, 8)))
                 wait_until_judged(box, 4)
                 broker.start()
                 subscriber.wait_for_subscription()
+                proxy.refuse = False
                 check_every_strip_once(box, subscriber, files)
                 assert in_first_seen_order(subscriber) == list(range(1, 9))
                 check_messages(subscriber)

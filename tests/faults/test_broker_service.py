@@ -27,7 +27,9 @@ pytestmark = [
 
 def test_absent_at_the_start_then_there_then_restarted(tmp_path: Path) -> None:
     """Scoring waits for no broker; what waits is named; each return of the broker brings it all, oldest first."""
-    with Broker(tmp_path, PERSISTENT, start=False) as broker:
+    with Broker(tmp_path, PERSISTENT) as broker, Subscriber(broker.port, keep_session=True) as subscriber:
+        subscriber.expect_reconnect()
+        broker.stop()  # it keeps the subscription, and with it what comes before the subscriber is back
         line = Line(tmp_path, broker.port)
         with line.box:
             line.write(8)
@@ -38,18 +40,18 @@ def test_absent_at_the_start_then_there_then_restarted(tmp_path: Path) -> None:
             assert {strip_of(item): item["why"] for item in facts["unpublished"]} == dict.fromkeys(line.written, WAITS)
             assert "Connection refused" in line.wait_for_health(broker_connected=False, delivery="down")["broker_error"]
             broker.start()
-            with Subscriber(broker.port, keep_session=True) as subscriber:
-                line.wait_until_arrived(subscriber)
-                subscriber.expect_reconnect()
-                broker.stop()
-                new = line.write(4)
-                line.wait_until_judged()
-                assert line.agree(subscriber) == dict.fromkeys(new, WAITS)
-                broker.start()
-                subscriber.wait_for_subscription(60)
-                verdict = line.judge(subscriber)
-                assert first_seen(subscriber) == list(range(1, len(line.written) + 1))
-                check_messages(subscriber)
+            subscriber.wait_for_subscription(60)
+            line.wait_until_arrived(subscriber)
+            subscriber.expect_reconnect()
+            broker.stop()
+            new = line.write(4)
+            line.wait_until_judged()
+            assert line.agree(subscriber) == dict.fromkeys(new, WAITS)
+            broker.start()
+            subscriber.wait_for_subscription(60)
+            verdict = line.judge(subscriber)
+            assert first_seen(subscriber) == list(range(1, len(line.written) + 1))
+            check_messages(subscriber)
             assert line.box.stop() == 0
     tell(
         Row(
