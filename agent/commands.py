@@ -110,9 +110,6 @@ def _audit(desk: Desk, *, since_ms: int = 0) -> dict[str, Any]:
     audit = desk.ledger.report.audit(since_ms=since_ms)
     balances = [asdict(balance) for balance in audit.cameras]
     sums = _sums(balances)
-    for item in audit.unpublished:
-        if item["state"] == "waiting" and item["camera"] not in _cameras(desk):
-            item["why"] = "waits for ever: its camera is not configured any more"
     return {
         "balanced": audit.balanced,
         "problems": audit.problems,
@@ -126,9 +123,22 @@ def _audit(desk: Desk, *, since_ms: int = 0) -> dict[str, Any]:
             | {"acknowledged": sum(balance[state] for state in ACKNOWLEDGED)}
             for balance in balances
         },
-        "unpublished": audit.unpublished,
+        "unpublished": _with_lost_cameras(desk, audit.unpublished),
+        "unpublished_up_to": audit.unpublished_up_to,
         "unpublished_not_named": audit.unpublished_not_named,
     }
+
+
+def _unpublished(desk: Desk, *, since_ms: int, after_row: int) -> dict[str, Any]:
+    named, up_to = desk.ledger.report.unpublished(since_ms=int(since_ms), after_row=int(after_row))
+    return {"unpublished": _with_lost_cameras(desk, named), "unpublished_up_to": up_to}
+
+
+def _with_lost_cameras(desk: Desk, unpublished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for item in unpublished:
+        if item["state"] == "waiting" and item["camera"] not in _cameras(desk):
+            item["why"] = "waits for ever: its camera is not configured any more"
+    return unpublished
 
 
 def _strips_list(
@@ -221,6 +231,7 @@ CHANGING_COMMANDS = frozenset({"strips_retry", "models_activate", "models_rollba
 _HANDLERS: dict[str, Callable[..., dict[str, Any]]] = {
     "status": _status,
     "audit": _audit,
+    "unpublished": _unpublished,
     "strips_list": _strips_list,
     "strips_show": _strips_show,
     "strips_retry": _strips_retry,

@@ -74,8 +74,7 @@ def audit(facts: dict[str, Any]) -> str:
         lines += ["", "not published:"]
         lines += [f"  {item['strip_id']}  {item['camera']}/{item['file']}  {item['why']}" for item in shown]
         more = len(facts["unpublished"]) - len(shown) + facts["unpublished_not_named"]
-        named = "--json names them" if not facts["unpublished_not_named"] else "--json names the first 10,000"
-        lines += [f"  and {more} more ({named})"] if more else []
+        lines += [f"  and {more} more (--json names them)"] if more else []
     lines.append("")
     if facts["balanced"]:
         lines.append("balanced: seen = pending + acknowledged + skipped + dropped, and every row agrees")

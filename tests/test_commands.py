@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
-from agent import commands, show
+from agent import cli, commands, show
 from agent.commands import Desk, handle
 from agent.config import Config
-from agent.ledger import NewResult, open_ledger
+from agent.ledger import NewResult, open_ledger, report
 from agent.ledger.strips import LIVE
 from agent.records import FileIdentity, SettledFile
 
@@ -132,3 +133,21 @@ def test_long_reads_do_not_hold_up_the_line(desk: Desk) -> None:
         assert desk.ledger.report.audit().balanced
     assert shown is not None
     assert (found[0]["attempts"], shown["attempts"]) == (0, 0), "read on the connection that writes"
+
+
+def test_the_audit_names_every_strip_that_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: in parts over the socket, all of them in what the command line prints."""
+    monkeypatch.setattr(report, "NAMED_AT_ONCE", 5)
+    state = tmp_path / "state"
+    state.mkdir()
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"agent: {{state_folder: {state}}}\ncameras: [{{name: top, folder: {tmp_path / 'top'}}}]\n")
+    ledger = open_ledger(state / "ledger.db")
+    ledger.strips.begin([SettledFile("top", f"{n:02}.tif", FileIdentity(10, n, n)) for n in range(12)])
+    audit = ledger.report.audit()
+    assert (len(audit.unpublished), audit.unpublished_not_named) == (5, 7)
+    ledger.database.close()
+    done = CliRunner().invoke(cli.cli, ["audit", "--json", "--config", str(config)])
+    facts = json.loads(done.stdout)
+    assert [item["file"] for item in facts["unpublished"]] == [f"{n:02}.tif" for n in range(12)]
+    assert facts["unpublished_not_named"] == 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PENDING = ("waiting", "judged")
 ACKNOWLEDGED = ("ok", "anomalous", "invalid")
 STATES = (*PENDING, *ACKNOWLEDGED, "skipped", "dropped")
-NAMED_AT_MOST = 10_000
+NAMED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Audit:
     last_seq: int
     cameras: list[Balance]
     unpublished: list[dict[str, Any]]
+    unpublished_up_to: int  # row of the last one that is named
     unpublished_not_named: int
     problems: list[str] = field(default_factory=list)
 
@@ -114,10 +115,15 @@ class Report:
                     if not balance.balanced
                 ]
                 problems += _counter_disagreements(db, rows)
-            unpublished = _unpublished(db, since_ms)
+            unpublished, up_to = _unpublished(db, since_ms, 0)
             total = sum(b.waiting + b.judged + b.skipped + b.dropped for b in balances)
             not_named = max(0, total - len(unpublished))
-            return Audit(self._database.stream, _last_seq(db), balances, unpublished, not_named, problems)
+            return Audit(self._database.stream, _last_seq(db), balances, unpublished, up_to, not_named, problems)
+
+    def unpublished(self, *, since_ms: int, after_row: int) -> tuple[list[dict[str, Any]], int]:
+        """Name the next NAMED_AT_ONCE strips that are not published, and the row of the last of them."""
+        with self._database.snapshot() as db:
+            return _unpublished(db, since_ms, after_row)
 
     def list_strips(
         self, *, state: str | None, camera: str | None, model: str | None = None, limit: int
@@ -284,15 +290,16 @@ def _disagreements(db: sqlite3.Connection) -> list[str]:
     return [f"{number} {text}" for text, number in found.items() if number]
 
 
-def _unpublished(db: sqlite3.Connection, since_ms: int) -> list[dict[str, Any]]:
+def _unpublished(db: sqlite3.Connection, since_ms: int, after_row: int) -> tuple[list[dict[str, Any]], int]:
     rows = db.execute(
-        "SELECT s.strip_id, s.camera, s.path, s.state, s.attempts, s.seen_ms, s.half_written, o.state, o.note "
+        "SELECT s.id, s.strip_id, s.camera, s.path, s.state, s.attempts, s.seen_ms, s.half_written, o.state, o.note "
         "FROM strips AS s LEFT JOIN results AS r ON r.strip = s.id AND r.revision = s.revision "
         "LEFT JOIN outbox AS o ON o.seq = r.seq "
-        "WHERE s.state IN ('waiting', 'judged', 'skipped', 'dropped') AND s.seen_ms >= ? ORDER BY s.id LIMIT ?",
-        (since_ms, NAMED_AT_MOST),
-    )
-    return [
+        "WHERE s.state IN ('waiting', 'judged', 'skipped', 'dropped') AND s.seen_ms >= ? "
+        "AND s.id > ? ORDER BY s.id LIMIT ?",
+        (since_ms, after_row, NAMED_AT_ONCE),
+    ).fetchall()
+    named = [
         {
             "strip_id": strip_id,
             "camera": camera,
@@ -301,8 +308,9 @@ def _unpublished(db: sqlite3.Connection, since_ms: int) -> list[dict[str, Any]]:
             "seen_ms": seen_ms,
             "why": _why(state, attempts, half_written, delivery, note),
         }
-        for strip_id, camera, path, state, attempts, seen_ms, half_written, delivery, note in rows
+        for _, strip_id, camera, path, state, attempts, seen_ms, half_written, delivery, note in rows
     ]
+    return named, rows[-1][0] if rows else after_row
 
 
 def _why(state: str, attempts: int, half_written: int, delivery: str | None, note: str | None) -> str:
