@@ -206,7 +206,7 @@ def test_the_folder_goes_away_while_strips_wait(waiting_box: tuple[Box, Path, Su
         drop_file(good_strip, box.camera("side") / f"side {number}.tif")
         wait_for_results_of(subscriber, f"side {number}.tif")
     assert not subscriber.payloads("/event/strip/top")
-    assert box.ask("status")["strips"]["pending"] == 3
+    wait_for(lambda: box.ask("status")["strips"]["pending"] == 3, "the side camera's strips are acknowledged", 30)
     away.rename(box.camera())
     for name in names:
         (result,) = wait_for_results_of(subscriber, name)

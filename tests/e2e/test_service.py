@@ -65,6 +65,8 @@ def facts(box: Box, *arguments: str, code: int = 0) -> dict[str, Any]:
 
 def check_commands(box: Box, *, running: bool) -> None:
     """Ask everything that can be asked."""
+    if running:
+        box.wait_until_published(3)
     status = facts(box, "status")
     assert status["running"] is running
     assert status["strips"]["acknowledged"] == 3
