@@ -191,7 +191,7 @@ def _wait_for_the_rest(run: Run) -> None:
     written = {strip.key for strip in read_truth(run.folder / "truth.jsonl")}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while run.service.poll() is None and time.monotonic() < deadline:
-        waiting = run.pushes.wait()
+        waiting = run.pushes.still_waits()
         if written <= run.tally.results.keys() and not waiting:
             return
         if _show_next(run, "cameras stopped; waiting for the last answers") or waiting:

@@ -84,7 +84,7 @@ class Pushes:
         self._pushed: tuple[float, int] | None = None  # when, monotonic seconds, and after how many results
         self._next_at = RESULTS_BEFORE
 
-    def wait(self) -> bool:
+    def still_waits(self) -> bool:
         """Say whether an answer is still waited for; after a while it is given up."""
         if self._pushed is not None and time.monotonic() - self._pushed[0] > ANSWER_SECONDS:
             self._end(f"no answer in {ANSWER_SECONDS:g} s", as_planned=False)
@@ -92,7 +92,7 @@ class Pushes:
 
     def push_next(self, results: int) -> str:
         """Push the next model when so many results are enough; say so, or return an empty string."""
-        if not self._plans or self.wait() or results < self._next_at:
+        if not self._plans or self.still_waits() or results < self._next_at:
             return ""
         plan = self._plans[0]
         put_model(self._inbox, plan.version, plan.make(MODEL.read_bytes()))

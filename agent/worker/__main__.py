@@ -42,7 +42,7 @@ def main() -> None:
         assert isinstance(setup, Setup)  # noqa: S101 - the supervisor's first word
         with Path(setup.lock_file).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)  # a new supervisor waits until every old worker has let go
-            come_forward = _limit(setup)
+            come_forward = _take_role(setup)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has gone: so do we
                 _serve(setup, link, lines, come_forward)
 
@@ -127,7 +127,7 @@ def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
         yield fetched
 
 
-def _limit(setup: Setup) -> Callable[[], None]:
+def _take_role(setup: Setup) -> Callable[[], None]:
     """Set what the role allows; returns what ends a candidate's standing back."""
     set_oom_score(setup.role)
     if setup.memory_mib is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = {"candidate": 1000, "worker": 500}
-MODEST = 10  # nice value: a tenth of the time of a process at 0 that wants all of it
+CANDIDATE_NICE = 10  # nice value: a tenth of the time of a process at 0 that wants all of it
 LOWEST_NICE_LIMIT = 20  # RLIMIT_NICE counts the other way round: 20 - nice value
 
 
@@ -43,9 +43,9 @@ def step_back() -> Callable[[], None]:
     """
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     limit, _ = resource.getrlimit(resource.RLIMIT_NICE)
-    if usual >= MODEST or not (limit >= LOWEST_NICE_LIMIT - usual or _may_do_anything()):
+    if usual >= CANDIDATE_NICE or not (limit >= LOWEST_NICE_LIMIT - usual or _may_set_nice()):
         return lambda: None
-    _set_nice(MODEST)
+    _set_nice(CANDIDATE_NICE)
     return lambda: _set_nice(usual)
 
 
@@ -64,7 +64,7 @@ def _set_nice(value: int) -> None:
             os.setpriority(os.PRIO_PROCESS, int(task), value)
 
 
-def _may_do_anything() -> bool:
+def _may_set_nice() -> bool:
     """Whether this process has CAP_SYS_NICE in effect (capabilities(7): bit 23)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
