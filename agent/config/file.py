@@ -1,6 +1,6 @@
 """Reads the configuration: file and environment in, one frozen `Config` or every problem at once out.
 
-The models with all keys are in `config/sections.py`. What only the machine can tell (folders, files) is `config/check.py`.
+All keys are in `sections.py`. What only the machine can tell (folders, files) is `check.py`.
 """
 
 from __future__ import annotations
