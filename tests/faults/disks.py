@@ -29,7 +29,6 @@ def needs_root(test: Test) -> Test:
     marks = [
         pytest.mark.root,
         pytest.mark.mosquitto,
-        pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
         pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root"),
         pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
     ]

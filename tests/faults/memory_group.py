@@ -99,7 +99,7 @@ def _can_be_made() -> bool:
 
 def needs_memory_group(test: Callable[..., Any]) -> Any:
     """Skip the test, with the reason, where no memory cgroup can be made."""
-    can = sys.platform == "linux" and os.geteuid() == 0 and _can_be_made()
+    can = os.geteuid() == 0 and _can_be_made()
     return pytest.mark.root(pytest.mark.skipif(not can, reason="no memory cgroup can be made here: needs root")(test))
 
 

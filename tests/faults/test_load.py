@@ -43,7 +43,6 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.mosquitto,
     pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
-    pytest.mark.skipif(sys.platform != "linux", reason="needs Linux"),
 ]
 BUSY, QUIET = ("top", "side", "left"), "right"
 CHANNELS, LAYERS = 32, 6

@@ -31,24 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
+pytestmark = pytest.mark.timeout(400)
 NO_HEATMAPS = {"min_free_gib": 0, "png": "none", "tiff": "none"}
 """A worker that waits for a slow disk with a picture would be counted as one that hangs."""
 DEADLINE_SECONDS = 4.0
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    """Run a broker that has kept nothing of other tests."""
-    with Broker(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def subscriber(broker: Broker) -> Iterator[Subscriber]:
-    """Listen to everything."""
-    with Subscriber(broker.port) as subscriber:
-        yield subscriber
 
 
 def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscriber: Subscriber) -> None:

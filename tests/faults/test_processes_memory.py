@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -33,24 +32,9 @@ from tests.pushing import put
 from tests.strips import encode, make_pixels, write_strip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    """Run a broker that has kept nothing of other tests."""
-    with Broker(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def subscriber(broker: Broker) -> Iterator[Subscriber]:
-    """Listen to everything."""
-    with Subscriber(broker.port) as subscriber:
-        yield subscriber
+pytestmark = pytest.mark.timeout(400)
 
 
 LIMIT_MIB, HUNGRY_MIB = 700, 1024

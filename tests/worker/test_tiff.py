@@ -129,7 +129,7 @@ def test_a_bad_strip_is_refused_with_its_own_reason(tmp_path: Path, name: str) -
     if name in READABLE_BY_ROOT:
         try:
             (tmp_path / "a.tif").read_bytes()
-            pytest.skip("this user reads every file")
+            pytest.skip("root reads it; tests/e2e: test_a_service_that_may_not_read_a_strip is for this")
         except PermissionError:
             pass
     with pytest.raises((Retry, Reject)) as caught:
