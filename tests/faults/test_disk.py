@@ -76,16 +76,19 @@ class Line:
         assert code not in {0, 78}, self.box.log
         return code is not None
 
+    def answers(self) -> bool:
+        """Say whether the service answers; one that has ended does not."""
+        with contextlib.suppress(AssertionError):
+            return self.box.answers()
+        return False
+
     def keep_running(self) -> None:
         """Start the service again where it ended, as systemd does, until it answers."""
 
         def answers() -> bool:
             if self.ended:
                 self.box.start(wait=False)
-                time.sleep(0.5)
-            with contextlib.suppress(AssertionError):
-                return self.box.answers()
-            return False
+            return self.answers()
 
         wait_for(answers, f"the service answers (see {self.box.log_file})", 30)
 
@@ -140,11 +143,17 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     line.write(6)
     wait_for_results(line.subscriber, 6)
     disk.fill()
-    deadline = time.monotonic() + 30
-    while "full" not in line.box.log:  # what SQLite has reserved already is used up first
+
+    def is_full() -> bool:
+        return "full" in line.box.log
+
+    deadline = time.monotonic() + 60
+    while not is_full():  # what SQLite has reserved already is used up first
         assert time.monotonic() < deadline
         line.write(10)
-        time.sleep(0.2)
+        wait_for(
+            lambda: is_full() or len(unique_results(line.subscriber)) == len(line.written), "it is full or judges", 60
+        )
     line.write(10)
     assert line.box.process is not None
     assert line.box.process.poll() is None, line.box.log
@@ -160,7 +169,7 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
         "it notices that the disk is full at its start",
         20,
     )
-    time.sleep(1.0)
+    wait_for(lambda: line.ended or line.answers(), "it ends, or works on the full disk")
     ended = line.ended
     disk.free()
     line.keep_running()

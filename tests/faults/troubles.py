@@ -170,6 +170,17 @@ def broker_away(world: World) -> Iterator[None]:
 
 
 @contextmanager
+def _proxy_set(world: World, fault: str, longest_seconds: float) -> Iterator[None]:
+    """Switch a fault of the proxy on, and off again after a random time."""
+    setattr(world.proxy, fault, True)
+    try:
+        yield
+        world.pause(longest_seconds)
+    finally:
+        setattr(world.proxy, fault, False)
+
+
+@contextmanager
 def link_cut(world: World) -> Iterator[None]:
     """Cut the link once, or several times."""
     for _ in range(world.chance.randrange(1, 4)):
@@ -181,37 +192,25 @@ def link_cut(world: World) -> Iterator[None]:
 @contextmanager
 def link_refused(world: World) -> Iterator[None]:
     """Cut the link and refuse another for a while."""
-    world.proxy.refuse = True
-    world.proxy.cut()
-    try:
+    with _proxy_set(world, "refuse", 4.0):
+        world.proxy.cut()
         yield
-        world.pause(4.0)
-    finally:
-        world.proxy.refuse = False
 
 
 @contextmanager
 def link_half_open(world: World) -> Iterator[None]:
     """Let nothing pass, and close nothing; perhaps longer than the keepalive."""
-    world.proxy.frozen = True
-    try:
+    with _proxy_set(world, "frozen", 9.0):
         yield
-        world.pause(9.0)
-    finally:
-        world.proxy.frozen = False
-        world.proxy.cut()
+    world.proxy.cut()
 
 
 @contextmanager
 def answers_lost(world: World) -> Iterator[None]:
     """Lose what the broker answers."""
-    world.proxy.answers_dropped = True
-    try:
+    with _proxy_set(world, "answers_dropped", 3.0):
         yield
-        world.pause(3.0)
-    finally:
-        world.proxy.answers_dropped = False
-        world.proxy.cut()
+    world.proxy.cut()
 
 
 # -- disk, files, models -----------------------------------------------------------------------------------------------
