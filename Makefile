@@ -1,7 +1,7 @@
 # Every verb does its own set-up: a machine needs python3 (3.11 or newer, with venv) and make, nothing else.
 #
 #   make demo STRIPS=30                                stop after 30 strips instead of at Ctrl-C
-#   make test TESTS=tests/test_config.py               some of the tests
+#   make test TESTS=tests/config                       some of the tests
 #   make test JOBS=1                                   one after the other: most of them wait, so 3 at once suit 2 cores
 #   make soak SOAK_SHARE=0.1                           a tenth of the repetitions
 #   make test TORCH_PIP_OPTIONS='--index-url URL'      where pip gets torch alone from (a CPU build is enough)

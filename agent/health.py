@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.ledger.strips import now_ms
+from agent.clock import now_ms
 from agent.messages import Health, utc_text
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from agent.config import Config
     from agent.ledger import Ledger
     from agent.publisher import Publisher
+    from agent.supervision import Slot
     from agent.watching import WatchStatus
-    from agent.workers import Slot
 
 VALID_FOR_SECONDS = 150  # one is sent each minute: two may be lost before it is no longer to be believed
 AWAY = ("missing", "unreachable", "unreadable")

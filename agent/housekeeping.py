@@ -9,9 +9,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from agent.camera_files import BATCH, BUILT_MS, DAY_MS
+from agent.clock import BUILT_MS, DAY_MS, now_ms
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem, remove_temporary_files
-from agent.ledger.strips import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 HEATMAPS_EVERY_SECONDS = 10.0
 ROWS_EVERY_SECONDS = 3600.0
+BATCH = 200
 
 
 class Housekeeping:

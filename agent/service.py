@@ -18,23 +18,24 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from agent import __version__, control, health, messages, sdnotify
-from agent.camera_files import CameraFiles
-from agent.commands import CHANGING_COMMANDS, Desk, handle
+from agent import __version__, health, messages, sdnotify
+from agent.clock import now_ms
+from agent.control import endpoint
+from agent.control.commands import CHANGING_COMMANDS, Context, handle
 from agent.errors import ExitCode, Fatal, Retry
 from agent.files import make_folder
 from agent.housekeeping import Housekeeping
-from agent.inbox import read_trusted_keys
-from agent.intake import Intake
 from agent.ledger import open_ledger
-from agent.ledger.strips import now_ms
-from agent.model_journey import ModelJourney
+from agent.models.inbox import read_trusted_keys
+from agent.models.journey import ModelJourney
+from agent.models.store import Store
 from agent.ownership import take_lock, wait_for_old_workers
 from agent.publisher import Publisher
-from agent.store import Store
-from agent.strip_journey import StripJourney
+from agent.strips.finished_files import CameraFiles
+from agent.strips.intake import Intake
+from agent.strips.journey import StripJourney
+from agent.supervision import Slot, Starter
 from agent.watching import CameraWatcher, Probe
-from agent.workers import Slot, Starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +112,8 @@ class Service:
             for camera in self.config.cameras
         }
         self.housekeeping = Housekeeping(self.config, self.ledger)
-        self.desk = Desk(self.config, self.ledger, self.models, self._live, self._ring)
-        self.control = control.ControlServer(state / "control.sock", self._command)
+        self.context = Context(self.config, self.ledger, self.models, self._live, self._ring)
+        self.control = endpoint.ControlServer(state / "control.sock", self._command)
         self.hearts: dict[str, float] = {}
         self.health: Health | None = None
         self._health_at = self._health_due = 0.0
@@ -144,7 +145,7 @@ class Service:
     def _command(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("command") in CHANGING_COMMANDS:
             log.warning("command %s", request)
-        return handle(self.desk, request)
+        return handle(self.context, request)
 
     def _ring(self) -> None:
         for strips in self.strips.values():
@@ -169,7 +170,7 @@ class Service:
     def _start_loops(self) -> None:
         self._start("publisher", lambda: self.publisher.step(POLL_SECONDS))
         for name, models in self.models.items():
-            models.memory.announce()
+            models.record.announce()
             self._start(f"models-{name}", lambda models=models: models.step(POLL_SECONDS))  # type: ignore[misc]
         for name, strips in self.strips.items():
             self._start(f"strips-{name}", lambda strips=strips: strips.step(POLL_SECONDS))  # type: ignore[misc]

@@ -6,34 +6,42 @@ import ast
 import graphlib
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-AGENT = Path(__file__).parents[1] / "agent"
+from tests.helpers.repository import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AGENT = ROOT / "agent"
 
 TIERS: dict[int, str] = {
     4: "cli demo",
-    3: "service doctor oneshot",
-    2: "intake strip_journey camera_files model_journey models publisher commands housekeeping health",
-    1: "watching ledger mqtt workers worker control store inbox disposal ownership",
-    0: "errors records config contract golden manifest"
-    " messages files sdnotify logs settling wire strip_message slot_state show",
+    3: "service cli/doctor cli/oneshot",
+    2: "strips models publisher control housekeeping health",
+    1: "watching ledger mqtt supervision worker ownership control/endpoint models/store models/inbox strips/disposal",
+    0: "errors records config contract messages files sdnotify logs settling wire clock"
+    " strips/message models/slot_state contract/golden cli/show",
 }
-"""Every file and every package of agent/ by its name. A package is one thing: its files may import each other."""
+"""Every room of agent/, and what stands in it on another tier than the rest. Files of a room may import each other."""
 
-OF_PIXELS = {"worker", "golden", "demo"}
+OF_PIXELS = {"worker", "contract/golden", "demo"}
 """The worker's process and what only it and the demo's simulated camera use; everything else is the supervisor."""
 
 HEAVY = {"numpy", "onnxruntime", "tifffile", "imagecodecs", "cv2", "onnx", "torch"}
 MAX_LINES = 330
 
 
-def tier_of(name: str) -> int:
-    """Return the tier of a file or package of agent/; one that is not in the table is a mistake."""
-    tiers = [tier for tier, names in TIERS.items() if name in names.split()]
-    assert len(tiers) == 1, f"agent/{name} stands in {len(tiers)} tiers of the table in {__file__}"
-    return tiers[0]
+ROOMS = {room: tier for tier, rooms in TIERS.items() for room in rooms.split()}
+
+
+def room(place: str) -> str:
+    """Return the room of the table that a place of agent/ (`models/store`) stands in: the longest name that fits."""
+    fitting = [name for name in ROOMS if place == name or place.startswith(f"{name}/")]
+    assert fitting, f"agent/{place} stands in no tier of the table in {__file__}"
+    return max(fitting, key=len)
 
 
 def sources() -> list[Path]:
@@ -41,9 +49,9 @@ def sources() -> list[Path]:
     return sorted(path for path in AGENT.rglob("*.py") if path != AGENT / "__init__.py")
 
 
-def part(path: Path) -> str:
-    """Return the name of the file or package directly below agent/ that a source file belongs to."""
-    return path.relative_to(AGENT).parts[0].removesuffix(".py")
+def place(path: Path) -> str:
+    """Return where a source file stands in agent/: `models/store`; a package's face is the package."""
+    return str(path.relative_to(AGENT).with_suffix("")).removesuffix("/__init__")
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -58,41 +66,42 @@ def imports(tree: ast.AST) -> set[str]:
     return found
 
 
-def parts_imported_by(path: Path) -> set[str]:
-    """Return the other files and packages of agent/ that a source file imports."""
-    dotted = [name.split(".") for name in imports(ast.parse(path.read_text()))]
-    names = {name[1] for name in dotted if name[0] == "agent" and len(name) > 1}
-    return names - {part(path), "__version__"}
+def rooms_imported_by(path: Path) -> set[str]:
+    """Return the other rooms of agent/ that a source file imports."""
+    dotted = [name.removeprefix("agent.") for name in imports(ast.parse(path.read_text())) if name.startswith("agent.")]
+    return {room(name.replace(".", "/")) for name in dotted if name != "__version__"} - {room(place(path))}
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(AGENT)))
 def test_imports_only_go_down(path: Path) -> None:
     """A file knows its own tier and those below it; a file for one outside thing knows no other outside thing."""
-    tier = tier_of(part(path))
-    for other in parts_imported_by(path):
-        assert tier_of(other) <= tier, f"{path} is in tier {tier} and imports agent.{other} of tier {tier_of(other)}"
-        assert tier != 1 or tier_of(other) != 1, f"{path} and agent.{other} are both about outside things"
+    tier = ROOMS[room(place(path))]
+    for other in rooms_imported_by(path):
+        assert ROOMS[other] <= tier, f"{path} is in tier {tier} and imports agent/{other} of tier {ROOMS[other]}"
+        assert tier != 1 or ROOMS[other] != 1, f"{path} and agent/{other} are both about outside things"
 
 
 def test_no_import_goes_in_a_circle() -> None:
     """Beside going down, imports within a tier have a direction."""
     graph: dict[str, set[str]] = {}
     for path in sources():
-        graph.setdefault(part(path), set()).update(parts_imported_by(path))
+        graph.setdefault(room(place(path)), set()).update(rooms_imported_by(path))
     graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in sources() if part(path) not in OF_PIXELS], ids=lambda path: str(path.relative_to(AGENT))
+    "path",
+    [path for path in sources() if room(place(path)) not in OF_PIXELS],
+    ids=lambda path: str(path.relative_to(AGENT)),
 )
 def test_the_supervisor_never_touches_pixels(path: Path) -> None:
     """No file of the supervisor imports an array library or a part that does; the command line may start the demo."""
     assert {name.split(".")[0] for name in imports(ast.parse(path.read_text()))} & HEAVY == set()
-    allowed = {"demo"} if part(path) == "cli" else set()
-    assert parts_imported_by(path) & OF_PIXELS <= allowed
+    allowed = {"demo"} if room(place(path)) == "cli" else set()
+    assert rooms_imported_by(path) & OF_PIXELS <= allowed
 
 
-@pytest.mark.parametrize("module", ["agent.service", "agent.cli"])
+@pytest.mark.parametrize("module", ["agent.service", "agent.cli.__main__"])
 def test_importing_the_supervisor_loads_no_array_library(module: str) -> None:
     """Also not through a library, which would cost every box tens of megabytes."""
     script = f"import sys, {module}\nprint(sorted(set(sys.modules) & {HEAVY!r}))"

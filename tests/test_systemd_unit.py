@@ -13,8 +13,9 @@ import pytest
 
 from agent.config import Config
 from agent.errors import ExitCode
+from tests.helpers.repository import ROOT
 
-FOLDER = Path(__file__).parents[1] / "systemd"
+FOLDER = ROOT / "systemd"
 UNIT = FOLDER / "strip-agent.service"
 EXPOSURE_LIMIT_TENTHS = 20  # of 100; an unprotected service has 92
 

@@ -27,10 +27,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.box import Box
-from tests.broker import Broker, wait_for
-from tests.models import difference_model
-from tests.strips import make_pixels
+from tests.helpers.box import Box
+from tests.helpers.broker import Broker, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +190,7 @@ def cost(strips: tuple[Path, ...], model: Path, rounds: int, folder: Path | None
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="On the disk that is to be measured.")
 def load(strips: int, when_done: str, dtype: str, folder: Path | None) -> None:
     """Keep the service busy with a trivial model; `--when-done delete` bounds the space that it takes."""
-    from tests.strips import encode  # noqa: PLC0415
+    from tests.helpers.strips import encode  # noqa: PLC0415
 
     data = encode(make_pixels().round().astype(dtype))
     with (

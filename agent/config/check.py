@@ -15,8 +15,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.file import ConfigError, Problem, read_secret, secret_path
-from agent.manifest import load_public_key
+from agent.config.file import ConfigError, Problem
+from agent.config.secret_files import read_secret, secret_path
+from agent.contract.manifest import load_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

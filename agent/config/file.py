@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -22,11 +19,11 @@ from agent.errors import ExitCode, Fatal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from agent.config.yaml_text import KeyPath, Place
 
 PREFIX = "STRIP_AGENT__"
-MAX_SECRET_BYTES = 65535  # the longest password that MQTT can carry
 
 NOT_BUILT_YET = ("mqtt.payload", "mqtt.sparkplug", "mqtt.commands", "metrics", "web", "inference.provider")
 """Keys whose feature this version does not have: refused, never ignored. A feature that is built takes its key out."""
@@ -239,38 +236,3 @@ def _problem_at(path: KeyPath, message: str, places: Mapping[KeyPath, Place]) ->
 def _below(path: KeyPath) -> str:
     shown = shown_path(path)
     return f".{shown}" if shown and not shown.startswith("[") else shown
-
-
-def secret_path(path: Path, environ: Mapping[str, str]) -> Path:
-    """Find a secret's file: a bare name is looked up among systemd's credentials first."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if folder and path.name == str(path) and (Path(folder) / path).is_file():
-        return Path(folder) / path
-    return path
-
-
-def read_secret(path: Path, environ: Mapping[str, str]) -> str:
-    """Read a password from a file or a systemd credential, without its newline at the end.
-
-    Raises ConfigError; its text names the file and never shows what is in it.
-    """
-    file_path = secret_path(path, environ)
-    try:
-        # Without O_NONBLOCK opening a FIFO would wait for ever.
-        descriptor = os.open(file_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError([Problem(None, str(file_path), "is not a regular file")])
-            raw = file.read(MAX_SECRET_BYTES + 3)
-        secret = raw.decode()
-    except OSError as error:
-        raise ConfigError([Problem(None, str(file_path), f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError:
-        # Without the cause: it would carry the secret's bytes.
-        raise ConfigError([Problem(None, str(file_path), "is not UTF-8 text")]) from None
-    secret = secret.removesuffix("\n").removesuffix("\r")
-    if not secret:
-        raise ConfigError([Problem(None, str(file_path), "is empty")])
-    if len(secret.encode()) > MAX_SECRET_BYTES:
-        raise ConfigError([Problem(None, str(file_path), f"is longer than {MAX_SECRET_BYTES} bytes")])
-    return secret

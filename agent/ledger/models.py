@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.ledger.strips import drop_oldest, now_ms
+from agent.clock import now_ms
+from agent.ledger.strips import drop_oldest
 
 if TYPE_CHECKING:
     import sqlite3

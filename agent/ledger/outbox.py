@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.ledger.strips import drop_oldest, now_ms
+from agent.clock import now_ms
+from agent.ledger.strips import drop_oldest
 from agent.records import OutboxMessage
 
 if TYPE_CHECKING:

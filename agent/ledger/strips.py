@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.clock import now_ms
 from agent.records import FileIdentity, SettledFile, Strip, make_strip_id
 
 if TYPE_CHECKING:
@@ -34,11 +34,6 @@ class NewResult:
     digest: str
     topic: str
     dispose: bool  # the camera's file is to be moved or removed once acknowledged
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Strips:

@@ -1,1 +1,1 @@
-"""The parts of the model's journey: what is remembered and told, the rules, and who keeps a worker."""
+"""The model's journey, from a file in the inbox to the worker that strips go to: `journey.py` is the story."""

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import ModelsSection
-    from agent.models.memory import Memory
+    from agent.models.slot_record import SlotRecord
+    from agent.supervision import Slot, WorkerHandle
     from agent.wire import Failed
-    from agent.workers import Slot, WorkerHandle
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +47,15 @@ class Keeper:
     def __init__(
         self,
         slot: Slot,
-        memory: Memory,
+        record: SlotRecord,
         models: ModelsSection,
         *,
         load: Callable[[str], WorkerHandle],
         clock: Callable[[], float],
     ) -> None:
         self.slot = slot
-        self.counted = Counted.from_counts(memory.state.probation_counts)
-        self._memory = memory
+        self.counted = Counted.from_counts(record.state.probation_counts)
+        self._record = record
         self._models = models
         self._load = load
         self._clock = clock
@@ -116,13 +116,13 @@ class Keeper:
         if isinstance(answer, Judged):
             self._hold_seconds = SHORTEST_HOLD_SECONDS
         with self._counting:
-            if worker.setup.model_sha256 != self._memory.state.active:
+            if worker.setup.model_sha256 != self._record.state.active:
                 return
             if answer is None:
                 self.counted = self.counted.with_lost_worker(worker.jobs[0].strip_id if worker.jobs else "")
             else:
                 self.counted = self.counted.with_answer(answer)
-        if self._memory.state.on_probation:
+        if self._record.state.on_probation:
             self.slot.changed.set()
 
     def hand_over(self, worker: WorkerHandle) -> None:
@@ -136,9 +136,9 @@ class Keeper:
 
     def save_counts(self) -> None:
         """Remember how far probation has come."""
-        if self._memory.state.on_probation and self.counted != self._saved:
+        if self._record.state.on_probation and self.counted != self._saved:
             self._saved = self.counted
-            self._memory.save_counts(self.counted)
+            self._record.save_counts(self.counted)
 
     def stop_loading(self) -> None:
         """End a worker that is loading."""
@@ -149,7 +149,7 @@ class Keeper:
     # -- which model ---------------------------------------------------------------------------------------------------
 
     def _start_what_is_missing(self) -> None:
-        state = self._memory.state
+        state = self._record.state
         workers = [worker for worker in (self.slot.current, self.slot.incoming) if worker is not None]
         has_worker = any(worker.setup.model_sha256 == state.active for worker in workers)
         if self.leaving is None and (has_worker or not state.active):
@@ -171,8 +171,8 @@ class Keeper:
         if leaving is not None:
             others = "; ".join(failing.detail for failing in self._unusable.values())
             kept = f"there is no earlier model to return to{': ' + others if others else ''}; it stays active"
-            self._memory.end_probation(passed=False)
-            self._memory.note_failed_return(leaving, kept)
+            self._record.end_probation(passed=False)
+            self._record.note_failed_return(leaving, kept)
         else:
             log.critical("slot %s: no model can be loaded: strips wait; push one", self.slot.name)
             self._load_at = self._clock() + BOX_PAUSE_SECONDS
@@ -195,7 +195,7 @@ class Keeper:
         self._loading = None
         try:
             if loading.why is not None:
-                self._memory.go_back(loading.sha256, loading.why)
+                self._record.go_back(loading.sha256, loading.why)
                 self.leaving = None
                 self._forget_counts()
             self._offer(loading.worker, another=loading.why is not None)
@@ -207,7 +207,7 @@ class Keeper:
         self._loads[sha256] = self._loads.get(sha256, 0) + 1
         log.critical("slot %s: model %s cannot be loaded: %s", self.slot.name, sha256[:12], failing.detail)
         if failing.file_is_good:
-            self._memory.look_again(sha256)
+            self._record.look_again(sha256)
         elif self._loads[sha256] < LOADS_BEFORE_GIVING_UP:
             return
         self._unusable[sha256] = failing
@@ -216,7 +216,7 @@ class Keeper:
         if another:
             self.slot.hold_is_over()
         self._scores_alone = ""
-        self._memory.may_score(worker.setup.model_sha256)
+        self._record.may_score(worker.setup.model_sha256)
         self.slot.offer(worker)
 
     def _forget_counts(self) -> None:
@@ -226,7 +226,7 @@ class Keeper:
     # -- when it turns bad ---------------------------------------------------------------------------------------------
 
     def _watch_probation(self) -> None:
-        state = self._memory.state
+        state = self._record.state
         if not state.on_probation or self.leaving is not None:
             return
         faults_or_many = self.counted.faults > self._saved.faults or (
@@ -240,26 +240,26 @@ class Keeper:
         if isinstance(verdict, Failing):
             self._leave(verdict)
         elif verdict:
-            self._memory.end_probation(passed=True)
+            self._record.end_probation(passed=True)
 
     def _watch_hold(self) -> None:
         """Three strips in a row cost a worker each: back to an earlier model, or wait and try again."""
         if not self.slot.held:
             self._hold_until = None
-        elif self.slot.held_model != self._memory.state.active:  # the last words of a model that is gone already
+        elif self.slot.held_model != self._record.state.active:  # the last words of a model that is gone already
             self.slot.hold_is_over()
         elif self._hold_until is None:
             self._hold_until = self._clock() + self._hold_seconds
             self._hold_seconds = min(2 * self._hold_seconds, LONGEST_HOLD_SECONDS)
             log.critical("slot %s holds its strips: %s", self.slot.name, self.slot.held)
-            if self._memory.state.previous:
+            if self._record.state.previous:
                 self._leave(Failing(Reason.LOST_WORKERS, self.slot.held))
         elif self._clock() >= self._hold_until:
             self.slot.hold_is_over()
 
     def _leave(self, why: Failing) -> None:
         """Give the active model up as soon as an earlier one is loaded."""
-        log.error("slot %s: model %s has to go: %s", self.slot.name, self._memory.state.active[:12], why.detail)
+        log.error("slot %s: model %s has to go: %s", self.slot.name, self._record.state.active[:12], why.detail)
         self.save_counts()
         self.leaving = why
         self._load_at = 0.0
@@ -269,5 +269,5 @@ class Keeper:
         current = self.slot.current
         if current is None or self.slot.incoming is not None or self._scores_alone == current.setup.model_sha256:
             return
-        self._memory.scores_alone(current.setup.model_sha256)
+        self._record.scores_alone(current.setup.model_sha256)
         self._scores_alone = current.setup.model_sha256

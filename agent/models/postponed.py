@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from agent.errors import Reject, Retry
-    from agent.inbox import InboxFile
+    from agent.models.inbox import InboxFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.contract.manifest import check_manifest_fits
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.manifest import check_manifest_fits
 
 if TYPE_CHECKING:
-    from agent.manifest import Manifest
-    from agent.slot_state import Accepted
+    from agent.contract.manifest import Manifest
+    from agent.models.slot_state import Accepted
     from agent.wire import Loaded
 
 NOBODY_WAITS_MS = 20.0

@@ -15,7 +15,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from agent.config.file import ConfigError, read_secret
+from agent.config.file import ConfigError
+from agent.config.secret_files import read_secret
 from agent.mqtt.events import Ended, Event, ProtocolName
 from agent.mqtt.listener import Listener
 from agent.mqtt.security import tls_context

@@ -13,15 +13,16 @@ import time
 from typing import TYPE_CHECKING
 
 from agent import messages, mqtt
-from agent.publisher.culprit import REFUSED, after_hanging_up
+from agent.clock import now_ms
+from agent.publisher.echo import Echo
+from agent.publisher.flow_control import NEVER, FlowControl
 from agent.publisher.holds import Holds
+from agent.publisher.inflight import Inflight, Outbox
 from agent.publisher.link import Link
-from agent.publisher.pace import NEVER, Pace
+from agent.publisher.poison import REFUSED, after_hanging_up
 from agent.publisher.presence import Presence
-from agent.publisher.proof import Proof
 from agent.publisher.states import States
 from agent.publisher.status import PublisherStatus, delivery
-from agent.publisher.window import Outbox, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class Publisher:
         outbox: Outbox,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = now_ms,
         jitter: Callable[[], float] = random.random,
         stall_seconds: float | None = None,
         on_message: Callable[[str, bytes, bool], None] | None = None,
@@ -71,10 +72,10 @@ class Publisher:
         # First, so that it is the first of the births; each connection begins with a fresh one.
         self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
         self._holds = Holds()
-        self._window = Window(outbox)
-        self._proof: Proof | None = None
+        self._inflight = Inflight(outbox)
+        self._echo: Echo | None = None
         self._state_ids: dict[int, str] = {}  # packet id -> topic of a state that is under way
-        self._pace = Pace()
+        self._flow = FlowControl()
         self._progress_at = 0.0  # the last answer, or the last moment when none was owed
         self._unverified_since = clock()
         self._rescan_at = 0.0
@@ -115,7 +116,7 @@ class Publisher:
         if self._link.connection is not None:
             self._send(self._link.connection, now)
         # After sending, so that the broker is busy while the disk is.
-        self._acknowledged += self._window.record(now)
+        self._acknowledged += self._inflight.record(now)
         self._status = self._make_status(now)
 
     def close(self, reason: str, flush_seconds: float = 5.0) -> None:
@@ -125,12 +126,12 @@ class Publisher:
         """
         self._closing = True
         self.step(0.0)  # so that `empty` knows of what came last
-        self._step_until(lambda: self._window.empty and self._states.all_sent(self._holds.held), flush_seconds)
+        self._step_until(lambda: self._inflight.empty and self._states.all_sent(self._holds.held), flush_seconds)
         if self._link.connection is not None:
             self._states.set(messages.STATE_AGENT, self._presence.payload(online=False, reason=reason), None)
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
         self._link.close(_OFFLINE_SECONDS)
-        self._window.record(self._clock())
+        self._inflight.record(self._clock())
         self._status = self._make_status(self._clock())
 
     def _step_until(self, done: Callable[[], bool], seconds: float) -> None:
@@ -140,9 +141,9 @@ class Publisher:
 
     def _wait_seconds(self, timeout_seconds: float) -> float:
         now = self._clock()
-        due = [self._link.next_due(), self._window.next_due(now)]
+        due = [self._link.next_due(), self._inflight.next_due(now)]
         if self._link.connection is not None:
-            if self._window.more_to_fetch and self._pace.link_works and self._room() > 0:
+            if self._inflight.more_to_fetch and self._flow.link_works and self._room() > 0:
                 return 0.0
             due += [self._states.next_due(now), self._holds.next_due(now)]
             due += [now + self._stall_seconds / 4] if self._owed() else []
@@ -159,11 +160,11 @@ class Publisher:
             case mqtt.Received():
                 self._received(event, now)
             case mqtt.Ended():
-                after_hanging_up(event, self._window, self._state_ids, self._pace, self._holds, now)
+                after_hanging_up(event, self._inflight, self._state_ids, self._flow, self._holds, now)
                 self._end()
 
     def _received(self, message: mqtt.Received, now: float) -> None:
-        echo = self._proof is not None and self._proof.received(message.topic, message.payload)
+        echo = self._echo is not None and self._echo.received(message.topic, message.payload)
         if message.topic == self._presence.topic:
             namesake, called_offline = self._presence.read(message)
             if namesake:
@@ -176,18 +177,18 @@ class Publisher:
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
         connection = self._link.connection
-        doubts = None if self._proof is None else self._proof.left_unproven()
-        self._proof = None
+        doubts = None if self._echo is None else self._echo.left_unproven()
+        self._echo = None
         if connection is not None:
             connection.subscribe(self._presence.topic)
             if connection.protocol == "3.1.1":
-                self._proof = Proof(connection, self._presence.topic, doubts)
-        self._pace.begin(connected.receive_maximum)
+                self._echo = Echo(connection, self._presence.topic, doubts)
+        self._flow.begin(connected.receive_maximum)
         self._presence.birth_arrived = False
         self._progress_at = now
         self._since_ms = self._wall_ms()
         self._holds.begin(now)
-        self._window.start_again()
+        self._inflight.start_again()
         self._state_ids.clear()
         self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
         self._states.send_all_again()
@@ -196,23 +197,23 @@ class Publisher:
         self._progress_at = now
         topic = self._state_ids.pop(ack.mid, None)
         if topic is not None:
-            self._pace.state_answered()
+            self._flow.state_answered()
             self._judge_state(topic, ack, now)
             return
-        message = self._window.answered(ack.mid)
+        message = self._inflight.answered(ack.mid)
         if message is None:
             log.warning("The broker acknowledged packet %d, which was not under way", ack.mid)
             return
-        self._pace.outbox_answered()
+        self._flow.outbox_answered()
         if ack.code < mqtt.FAILURE:
             self._nobody_listening = ack.code == mqtt.NO_MATCHING_SUBSCRIBERS
-            self._window.acknowledged(message)
-            self._window.go_back(self._holds.accept(message.topic))
+            self._inflight.acknowledged(message)
+            self._inflight.go_back(self._holds.accept(message.topic))
         elif ack.code in NEVER:
-            self._window.refused_for_ever(message, NEVER[ack.code], ack.text)
-            self._window.go_back(self._holds.try_another(message.topic))
+            self._inflight.refused_for_ever(message, NEVER[ack.code], ack.text)
+            self._inflight.go_back(self._holds.try_another(message.topic))
         else:
-            self._window.put_back(message)
+            self._inflight.put_back(message)
             self._refuse(message.topic, ack, now)
             self._holds.keep_back(message.topic, message.row)
 
@@ -237,14 +238,14 @@ class Publisher:
     def _end(self) -> None:
         if self._status.connected:
             self._since_ms = self._wall_ms()
-        self._window.start_again()
+        self._inflight.start_again()
         self._state_ids.clear()
 
     def _check_progress(self, now: float) -> None:
         if not self._owed():
             self._progress_at = now
         elif now - self._progress_at >= self._stall_seconds and self._link.connection is not None:
-            self._pace.stalled()
+            self._flow.stalled()
             self._link.drop(f"no acknowledgement for {self._stall_seconds:.1f} s", now)
             self._end()
 
@@ -252,21 +253,21 @@ class Publisher:
 
     def _owed(self) -> int:
         """Count the answers that the broker owes."""
-        return self._window.unanswered + len(self._state_ids)
+        return self._inflight.unanswered + len(self._state_ids)
 
     def _room(self) -> int:
-        return self._pace.size - self._owed()
+        return self._flow.size - self._owed()
 
     def _outbox_room(self) -> int:
-        if self._pace.link_works:
+        if self._flow.link_works:
             return self._room()
         # No state may be sent because all of them are held: then one result finds out whether the link answers.
         return int(not self._owed() and self._states.all_sent(self._holds.held))
 
     def _send(self, connection: mqtt.Connection, now: float) -> None:
-        self._window.go_back(self._holds.wake(now))
-        if self._window.empty and now >= self._rescan_at:
-            self._window.go_back(0)
+        self._inflight.go_back(self._holds.wake(now))
+        if self._inflight.empty and now >= self._rescan_at:
+            self._inflight.go_back(0)
             self._rescan_at = now + _RESCAN_SECONDS
         # One by one, because only one held topic may be tried.
         while self._room() > 0 and (taken := self._states.take(now, 1, self._holds.held)):
@@ -279,32 +280,32 @@ class Publisher:
             else:
                 self._state_ids[packet_id] = topic
                 self._holds.sent(topic)
-        for message in self._window.take(self._outbox_room(), self._holds, now):
+        for message in self._inflight.take(self._outbox_room(), self._holds, now):
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
             except mqtt.CannotSend as error:
-                self._window.refused_for_ever(message, error.reason, str(error))
-                self._window.go_back(self._holds.try_another(message.topic))
+                self._inflight.refused_for_ever(message, error.reason, str(error))
+                self._inflight.go_back(self._holds.try_another(message.topic))
             else:
-                self._window.sent(packet_id, message)
+                self._inflight.sent(packet_id, message)
 
     def _publish(self, connection: mqtt.Connection, topic: str, payload: bytes, *, retain: bool) -> int:
         full_topic = f"{self._base}/{topic}"
-        if self._proof is not None and (topic == messages.STATE_AGENT or not retain):
-            self._proof.before_publish(full_topic, payload)
+        if self._echo is not None and (topic == messages.STATE_AGENT or not retain):
+            self._echo.before_publish(full_topic, payload)
         return connection.publish(full_topic, payload, messages.schema_name(payload), retain=retain)
 
     # What others see
 
     def _make_status(self, now: float) -> PublisherStatus:
         connection = self._link.connection
-        worth = delivery(connection, self._holds, self._proof)
+        worth = delivery(connection, self._holds, self._echo)
         alarms = self._link.alarms(now) | self._holds.alarms
         # A broker that hangs up on what it denies must not begin the time anew with each connection; an absence must.
         between = worth == "down" and "broker_unreachable" not in alarms
-        if worth != "unverified" and not (between and self._proof is not None and self._proof.leaves_doubt):
+        if worth != "unverified" and not (between and self._echo is not None and self._echo.leaves_doubt):
             self._unverified_since = now
-        if self._window.in_trouble:
+        if self._inflight.in_trouble:
             alarms.add("outbox_error")
         if worth == "unverified" and now - self._unverified_since >= _PROOF_SECONDS:
             alarms.add("delivery_unverified")
@@ -312,9 +313,9 @@ class Publisher:
             connected=connection is not None,
             protocol="" if connection is None else connection.protocol,
             since_ms=self._since_ms,
-            unacked=self._window.unanswered,
+            unacked=self._inflight.unanswered,
             acknowledged=self._acknowledged,
-            parked=self._window.parked,
+            parked=self._inflight.parked,
             delivery=worth,
             nobody_listening=self._nobody_listening,
             last_error=self._link.last_error,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from agent.mqtt import Connection
+    from agent.publisher.echo import Echo
     from agent.publisher.holds import Holds
-    from agent.publisher.proof import Proof
 
 Delivery = Literal["verified", "unverified", "refused", "down"]
 
@@ -29,10 +29,10 @@ class PublisherStatus:
     alarms: tuple[str, ...] = ()
 
 
-def delivery(connection: Connection | None, holds: Holds, proof: Proof | None) -> Delivery:
-    """Say what an acknowledgement is worth. `proof` is None where the protocol tells a denial from a success."""
+def delivery(connection: Connection | None, holds: Holds, echo: Echo | None) -> Delivery:
+    """Say what an acknowledgement is worth. `echo` is None where the protocol tells a denial from a success."""
     if connection is None:
         return "down"
     if holds.alarms:
         return "refused"
-    return "verified" if proof is None or proof.complete else "unverified"
+    return "verified" if echo is None or echo.complete else "unverified"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from agent.contract import INPUT_NAME, ModelDescription, ModelFacts, Port, check_model
+from agent.contract.model import INPUT_NAME, ModelDescription, ModelFacts, Port, check_model
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.worker.memory import blame_for_memory, memory_ran_out
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent.contract.golden import Golden, decode_golden
 from agent.errors import Reason, Reject
-from agent.golden import Golden, decode_golden
 from agent.worker.checks import OUTPUT_TOLERANCE, check_output
 from agent.worker.session import run
 

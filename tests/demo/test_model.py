@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from agent.contract import ModelDescription, Port, check_model
+from agent.contract.model import ModelDescription, Port, check_model
 from agent.demo.pushes import MODEL, set_version, zero_weights
 from agent.demo.strips import make_strip
 

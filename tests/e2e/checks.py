@@ -11,13 +11,13 @@ import psutil
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # it brings no types
 
 from agent import messages
-from tests.box import Box, results, unique_results
-from tests.broker import wait_for
+from tests.helpers.box import Box, results, unique_results
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tests.broker import Subscriber
+    from tests.helpers.broker import Subscriber
 
 
 def check_messages(subscriber: Subscriber) -> None:

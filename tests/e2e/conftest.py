@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Broker
-from tests.strips import write_strip
+from tests.helpers.broker import Broker
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -52,7 +52,8 @@ def _be_a_worker(switches: Path) -> None:
 
 
 def _be_the_supervisor(switches: Path) -> None:
-    from agent import cli, service  # noqa: PLC0415 - the worker must not import it
+    from agent import service  # noqa: PLC0415 - the worker must not import it
+    from agent.cli import __main__ as cli  # noqa: PLC0415
     from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
 

@@ -27,18 +27,18 @@ SUPERVISOR_POINTS = {
     "before_begin": ("agent.ledger.strips", "Strips.begin", "before"),
     "after_begin": ("agent.ledger.strips", "Strips.begin", "after"),
     "before_first_scan_is_recorded": ("agent.ledger.strips", "Strips.record_first_scan", "before"),
-    "before_sending_to_the_worker": ("agent.workers.handle", "WorkerHandle.send", "before"),
-    "after_sending_to_the_worker": ("agent.workers.handle", "WorkerHandle.send", "after"),
+    "before_sending_to_the_worker": ("agent.supervision.handle", "WorkerHandle.send", "before"),
+    "after_sending_to_the_worker": ("agent.supervision.handle", "WorkerHandle.send", "after"),
     "before_commit": ("agent.ledger.strips", "Strips.commit", "before"),
-    "inside_the_commit": ("agent.strip_journey", "strip_message", "after"),
+    "inside_the_commit": ("agent.strips.journey", "strip_message", "after"),
     "after_commit": ("agent.ledger.strips", "Strips.commit", "after"),
     "before_publish": ("agent.mqtt", "Connection.publish", "before"),
     "after_publish": ("agent.mqtt", "Connection.publish", "after"),
     "before_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "before"),
     "after_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "after"),
-    "before_disposal": ("agent.camera_files", "dispose", "before"),
-    "during_disposal": ("agent.disposal", "_remove_or_move", "before"),
-    "after_disposal": ("agent.camera_files", "dispose", "after"),
+    "before_disposal": ("agent.strips.finished_files", "dispose", "before"),
+    "during_disposal": ("agent.strips.disposal", "_remove_or_move", "before"),
+    "after_disposal": ("agent.strips.finished_files", "dispose", "after"),
     "after_recording_the_disposal": ("agent.ledger.strips", "Strips.disposed", "after"),
 }
 WORKER_POINTS = {
@@ -116,7 +116,7 @@ def main() -> None:
         sys.argv[1:] = sys.argv[3:]
         worker_main()
     else:
-        from agent.cli import main as cli_main  # noqa: PLC0415 - nor the worker this
+        from agent.cli.__main__ import main as cli_main  # noqa: PLC0415 - nor the worker this
 
         other_worker.start_instead("-m", "tests.e2e.kill_at", str(arm_file))
         sys.argv[1:] = sys.argv[2:]

@@ -11,18 +11,18 @@ import pytest
 
 from agent.errors import Reason
 from agent.records import show_name
-from tests.bad_strips import BAD_STRIPS, READABLE_BY_ROOT
-from tests.box import Box, drop_file, unique_results
-from tests.broker import Subscriber, wait_for
 from tests.e2e.checks import check_audit, check_messages
-from tests.models import difference_model
-from tests.strips import encode, make_pixels
+from tests.helpers.bad_strips import BAD_STRIPS, READABLE_BY_ROOT
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import encode, make_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.broker import Broker
+    from tests.helpers.broker import Broker
 
 KINDS = [kind for kind in BAD_STRIPS if kind != "folder"]  # a folder is looked into and is never a strip itself
 ODD_NAMES = [

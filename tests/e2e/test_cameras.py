@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.box import Box, drop_file, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.e2e.checks import check_audit, check_messages
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, drop_file, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

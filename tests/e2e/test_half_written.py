@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.errors import Reason
-from tests.box import Box, drop_file, unique_results
-from tests.broker import Subscriber, wait_for
 from tests.e2e.checks import check_audit, check_messages
-from tests.models import difference_model
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import Subscriber, wait_for
+from tests.helpers.models import difference_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.broker import Broker
+    from tests.helpers.broker import Broker
 
 
 @pytest.fixture(scope="module")

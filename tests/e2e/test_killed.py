@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from tests.box import Box, drop_file, unique_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.e2e import kill_at
 from tests.e2e.checks import check_every_strip_once, check_named_files, check_processes
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agent import control
+from agent.control import endpoint
 from agent.errors import ExitCode
-from tests.box import drop_file, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber, wait_for
-from tests.live_systemd import USER_ID, LiveSystemd, booted
-from tests.models import difference_model
+from tests.helpers.box import drop_file, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.live_systemd import USER_ID, LiveSystemd, booted
+from tests.helpers.models import difference_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def live(tmp_path: Path, broker: Broker) -> Iterator[LiveSystemd]:
 
 def ask(live: LiveSystemd, command: str) -> dict[str, Any]:
     """Ask the service over its control socket."""
-    return control.ask(live.state / "control.sock", {"command": command})
+    return endpoint.ask(live.state / "control.sock", {"command": command})
 
 
 def start(live: LiveSystemd) -> None:
@@ -57,7 +57,7 @@ def is_back(live: LiveSystemd, starts: int) -> bool:
     """Whether it was started again so many times and answers."""
     try:
         return int(live.show("NRestarts")) >= starts and bool(ask(live, "status")["ok"])
-    except (OSError, control.NotRunningError):
+    except (OSError, endpoint.NotRunningError):
         return False
 
 

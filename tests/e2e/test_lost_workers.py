@@ -12,16 +12,16 @@ import psutil
 import pytest
 
 from agent.errors import Reason
-from tests.box import Box, drop_file, unique_results
-from tests.broker import Subscriber, wait_for
 from tests.e2e.checks import check_audit, check_messages, check_processes
-from tests.models import difference_model
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import Subscriber, wait_for
+from tests.helpers.models import difference_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.broker import Broker
+    from tests.helpers.broker import Broker
 
 
 class Faulty:

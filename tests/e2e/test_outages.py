@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.box import Box, drop_file, unique_results
-from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import check_every_strip_once, check_messages, in_first_seen_order
-from tests.models import difference_model
-from tests.tcp_proxy import TcpProxy
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import (
     check_messages,
     check_named_files,
@@ -25,12 +24,13 @@ from tests.e2e.checks import (
 from tests.faults.judging import strip_of
 from tests.faults.reliability import Row, tell
 from tests.faults.shift import Cameras, forgotten, judge_after_broker_kills, make_box, wait_for_progress
-from tests.soak import share_of
+from tests.helpers.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
+from tests.helpers.soak import share_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.box import Box
+    from tests.helpers.box import Box
 
 KILLS = share_of(500, at_least=20)
 SEED = int(os.environ.get("SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.box import Box, drop_file, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.e2e.checks import check_audit
-from tests.models import difference_model
+from tests.helpers.box import Box, drop_file, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
 
 if TYPE_CHECKING:
     from pathlib import Path

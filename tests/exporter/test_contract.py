@@ -16,10 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.contract import ModelDescription, ModelFacts, Port, check_model, format_metadata, parse_metadata
-from agent.errors import Reason, Reject
-from agent.golden import FLOAT16_STEP, Golden, decode_golden, encode_golden
-from agent.manifest import (
+from agent.contract.golden import FLOAT16_STEP, Golden, decode_golden, encode_golden
+from agent.contract.manifest import (
     Manifest,
     check_manifest_fits,
     format_manifest,
@@ -28,6 +26,8 @@ from agent.manifest import (
     parse_manifest_file,
     verify_signature,
 )
+from agent.contract.model import ModelDescription, ModelFacts, Port, check_model, format_metadata, parse_metadata
+from agent.errors import Reason, Reject
 
 FACTS = ModelFacts(True, 40, 24, "gray8", "m-1", 7, "2026-01-01T00:00:00Z", "int8", "ab" * 32, 0.4, "x", "g", 0.01)  # noqa: FBT003 - every field in order
 INPUT = Port("input", "tensor(float)", ("batch", 3, 40, 24))
@@ -90,7 +90,7 @@ def test_hostile_metadata_is_read_or_refused(changes: dict[str, str]) -> None:
 
 def test_contract_and_manifest_import_the_standard_library_only() -> None:
     """The supervisor imports them and must stay small."""
-    program = "import sys, agent.contract, agent.manifest; print(*sys.modules)"
+    program = "import sys, agent.contract.model, agent.contract.manifest; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "onnx", "onnxruntime", "cryptography"} & set(loaded)
 

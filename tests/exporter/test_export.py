@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from agent.golden import decode_golden
+from agent.contract.golden import decode_golden
 from tools.export import main
 from tools.exporter.checkpoint import load_checkpoint
 from tools.exporter.errors import ExportError
@@ -59,7 +59,7 @@ class TooFew(Own):
 def test_file_scores_as_torch_at_every_opset(
     export: Export, checkpoints: dict[str, Path], family: str, opset: int
 ) -> None:
-    """Both families, oldest to newest opset: every pixel within 1e-5 of torch in double precision, at this opset."""
+    """Both families, oldest to newest opset: every pixel within 5e-5 of torch in double precision, at this opset."""
     exported = export(family, opset=opset)
     model = onnx.load(exported.path)
     assert [(imported.domain, imported.version) for imported in model.opset_import] == [("", opset)]
@@ -68,7 +68,7 @@ def test_file_scores_as_torch_at_every_opset(
     expected = reference_heatmap(network, make_layout(IMAGE, (64, 64)), feed(strip, "unit"), double=True)
     assert expected.std() > 0.01, "a flat heatmap would prove nothing"
     found = run_strip(open_session(exported.path.read_bytes()), feed(strip, "unit"))
-    assert np.abs(found - expected).max() <= 1e-5
+    assert np.abs(found - expected).max() <= 5e-5
 
 
 def test_gray8_takes_grey_levels(export: Export) -> None:
@@ -146,7 +146,7 @@ def test_own_network_scores_as_torch(export: Export, tmp_path: Path, opset: int)
     checkpoint, network = _own_network(tmp_path, channels=6)
     exported = export(checkpoint, network=network, network_args='{"channels": 6}', patch_size=(64, 64), opset=opset)
     assert onnx.load(exported.path).opset_import[0].version == opset
-    assert exported.worst.heat_change <= 1e-5
+    assert exported.worst.heat_change <= 5e-5
 
 
 def test_golden_strip_is_the_one_asked_for(export: Export, calibration: Path) -> None:

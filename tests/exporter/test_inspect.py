@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.models import difference_model
+from tests.helpers.models import difference_model
 from tools.exporter.errors import ExportError
 from tools.exporter.inspecting import inspect_model
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.broker import free_port
-from tests.models import difference_model
-from tests.tcp_proxy import TcpProxy
+from tests.helpers.broker import free_port
+from tests.helpers.models import difference_model
+from tests.helpers.repository import ROOT
+from tests.helpers.tcp_proxy import TcpProxy
 from tools.export import main
 from tools.exporter.errors import ExportError
 from tools.exporter.keys import make_keys, manifest_path, sign_model, verify_model
@@ -163,7 +164,7 @@ def test_push_needs_no_torch(model: Path, tmp_path: Path) -> None:
     """Yesterday's file goes to line 2 from a machine without the training's libraries."""
     (inbox := tmp_path / "inbox").mkdir()
     blocked = "import sys; sys.modules['torch'] = None; sys.argv[0] = 'export.py'; import runpy; "
-    script = str(Path(__file__).parents[2] / "tools" / "export.py")
+    script = str(ROOT / "tools" / "export.py")
     program = (
         blocked
         + f"sys.argv[1:] = ['push', {str(model)!r}, {str(inbox)!r}]; runpy.run_path({script!r}, run_name='__main__')"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt import publish
 
-from tests.broker import Broker as RealBroker
+from tests.helpers.broker import Broker as RealBroker
 from tools.exporter.errors import ExportError
 from tools.exporter.waiting import Broker, following, make_broker
 

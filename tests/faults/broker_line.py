@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tests.box import Box, unique_results
-from tests.broker import wait_for
 from tests.faults.judging import Verdict, Written, judge, strip_of
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results
+from tests.helpers.broker import wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.broker import Subscriber
+    from tests.helpers.broker import Subscriber
 
 HEIGHT, WIDTH = 128, 128
 WAITS = "waits for the broker's acknowledgement"

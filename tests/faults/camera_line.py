@@ -6,11 +6,11 @@ import shutil
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from tests.box import Box, unique_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.judging import Verdict, Written, judge, strip_of
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Broker, Subscriber
+from tests.helpers.broker import Broker, Subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.box import ROOT
-from tests.broker import MOSQUITTO
+from tests.helpers.broker import MOSQUITTO
+from tests.helpers.repository import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.box import unique_results
-from tests.broker import wait_for
+from tests.helpers.box import unique_results
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tests.box import Box
-    from tests.broker import Subscriber
+    from tests.helpers.box import Box
+    from tests.helpers.broker import Subscriber
 
 Written = set[tuple[str, str]]
 """What a test has put into the cameras' folders: (camera, path relative to its folder)."""

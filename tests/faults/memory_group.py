@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.broker import wait_for
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

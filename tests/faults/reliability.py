@@ -6,10 +6,11 @@ import json
 import re
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-FOLDER = Path(__file__).parents[2] / "build" / "reliability"
+from tests.helpers.repository import ROOT
+
+FOLDER = ROOT / "build" / "reliability"
 GROUPS = ("Power", "Processes", "Files", "TIFF", "Disk", "Ledger", "Broker", "Models", "Clock", "Load")
 
 

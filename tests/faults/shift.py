@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tests.box import Box, unique_results
-from tests.broker import wait_for
 from tests.faults.judging import Verdict, Written, judge, strip_of
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results
+from tests.helpers.broker import wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from tests.broker import Subscriber
+    from tests.helpers.broker import Subscriber
 
 HEIGHT, WIDTH = 128, 128
 TEMPLATES = 6

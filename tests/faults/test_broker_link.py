@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.box import unique_results
-from tests.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
 from tests.e2e.checks import check_messages
 from tests.faults.broker_line import WAITS, Line, first_seen
 from tests.faults.judging import strip_of
 from tests.faults.reliability import Row, tell
-from tests.tcp_proxy import TcpProxy
+from tests.helpers.box import unique_results
+from tests.helpers.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.box import unique_results
-from tests.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
 from tests.faults.broker_line import WAITS, Line, first_seen
 from tests.faults.judging import health, strip_of
 from tests.faults.reliability import Row, tell
+from tests.helpers.box import unique_results
+from tests.helpers.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.box import unique_results
-from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, free_port, wait_for
 from tests.e2e.checks import validators
 from tests.faults.broker_line import BASE, Line, first_seen
 from tests.faults.judging import judge, strip_of
 from tests.faults.packets import UnderWay
 from tests.faults.reliability import Row, tell
-from tests.soak import share_of
-from tests.tcp_proxy import TcpProxy
+from tests.helpers.box import unique_results
+from tests.helpers.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, free_port, wait_for
+from tests.helpers.soak import share_of
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.box import Box, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber
 from tests.faults.judging import Written, judge
 from tests.faults.reliability import Row, tell
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 

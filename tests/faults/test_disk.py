@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.box import Box, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.disks import forgetful_disk, needs_fuse, needs_root, small_disk
 from tests.faults.judging import Verdict, Written, health, judge, strip_of
 from tests.faults.reliability import Row, tell
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

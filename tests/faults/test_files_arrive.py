@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.errors import Reason
-from tests.box import results, unique_results
-from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
 from tests.faults.disks import needs_root, small_disk
 from tests.faults.reliability import Row, tell
+from tests.helpers.box import results, unique_results
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from agent.watching.events import IN_CREATE, IN_Q_OVERFLOW, READ_BYTES, _call, _parse
-from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
 from tests.faults.disks import bind_mount, mounts_at, needs_fuse, needs_root, small_disk, unmount
 from tests.faults.reliability import Row, tell
 from tests.faults.test_mounts import arrive, hanging_line
-from tests.soak import share_of
+from tests.helpers.broker import wait_for
+from tests.helpers.soak import share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

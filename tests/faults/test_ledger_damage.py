@@ -13,12 +13,12 @@ import pytest
 
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.records import FileIdentity, SettledFile
-from tests.box import Box, unique_results, wait_for_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.judging import Written, health, strip_of
 from tests.faults.reliability import Row, tell
-from tests.models import difference_model
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results, wait_for_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from pathlib import Path

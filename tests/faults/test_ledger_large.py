@@ -13,7 +13,7 @@ from agent.housekeeping import Housekeeping
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.records import FileIdentity, SettledFile
 from tests.faults.reliability import Row, tell
-from tests.soak import share_of
+from tests.helpers.soak import share_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

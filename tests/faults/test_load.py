@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.broker import MOSQUITTO, Broker, Subscriber, wait_for
 from tests.faults.reliability import Row, tell
 from tests.faults.shift import (
     HEIGHT,
@@ -28,8 +27,9 @@ from tests.faults.shift import (
     make_box,
     worker_pid,
 )
-from tests.models import difference_model
-from tests.soak import share_of
+from tests.helpers.broker import MOSQUITTO, Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.soak import share_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from tests.box import Box
+    from tests.helpers.box import Box
 
 pytestmark = [
     pytest.mark.timeout(400),
@@ -154,7 +154,7 @@ def overload(folder: Path, *, seconds: float, times: float, run: Literal["test",
         ExitStack() as stack,
     ):
         heavy_model(box.inbox / "model.onnx")
-        box.program = [sys.executable, "-m", "tests.model_journey.launch", str(settings)]
+        box.program = [sys.executable, "-m", "tests.models.launch", str(settings)]
         box.start()
         worker_pid(box)
         cameras = Cameras(box, folder, dict.fromkeys((*BUSY, QUIET), 1.0))

@@ -15,12 +15,12 @@ from agent.errors import Reason
 from agent.watching import Probe
 from agent.watching.events import FolderEvents, Hints
 from agent.watching.mounts import identify
-from tests.box import results
-from tests.broker import wait_for
 from tests.faults.camera_line import camera_line
 from tests.faults.disks import bind_mount, mounts_at, needs_fuse, needs_root, remote_share, small_disk, unmount
 from tests.faults.judging import health
 from tests.faults.reliability import Row, tell
+from tests.helpers.box import results
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.box import Box, unique_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.disks import ForgetfulDisk, forgetful_disk, needs_fuse
 from tests.faults.judging import Written, judge
 from tests.faults.reliability import Row, tell
-from tests.models import difference_model
-from tests.soak import share_of
-from tests.strips import write_strip
+from tests.helpers.box import Box, unique_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.soak import share_of
+from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.box import unique_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.reliability import Row, tell
 from tests.faults.shift import (
     Cameras,
@@ -26,6 +24,8 @@ from tests.faults.shift import (
     worker_pid,
     worker_restarts,
 )
+from tests.helpers.box import unique_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from agent.errors import Reason
-from tests.bad_models import BRIGHT, _bad_on_bright
-from tests.box import Box, drop_file, unique_results
-from tests.broker import Broker, Subscriber, wait_for
 from tests.faults.judging import Written, health, judge
 from tests.faults.memory_group import MemoryGroup, memory_group, needs_memory_group
 from tests.faults.reliability import Row, tell
@@ -27,9 +24,12 @@ from tests.faults.shift import (
     worker_pid,
     worker_restarts,
 )
-from tests.models import difference_model
-from tests.pushing import put
-from tests.strips import encode, make_pixels, write_strip
+from tests.helpers.bad_models import BRIGHT, _bad_on_bright
+from tests.helpers.box import Box, drop_file, unique_results
+from tests.helpers.broker import Broker, Subscriber, wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.pushing import put
+from tests.helpers.strips import encode, make_pixels, write_strip
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, wait_for
 from tests.faults.disks import SmallDisk, small_disk
 from tests.faults.judging import Verdict, strip_of
 from tests.faults.reliability import Row, tell
@@ -35,14 +34,15 @@ from tests.faults.troubles import (
     World,
     prepare,
 )
-from tests.soak import share_of
-from tests.tcp_proxy import TcpProxy
+from tests.helpers.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, wait_for
+from tests.helpers.soak import share_of
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.box import Box
     from tests.faults.troubles import Troubles
+    from tests.helpers.box import Box
 
 SECONDS = share_of(1800, at_least=60)
 WITH_KILLS = 0.6  # of that time; in the rest one supervisor survives everything

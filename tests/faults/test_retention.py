@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.camera_files import BUILT_MS, DAY_MS, PAUSE_SECONDS, CameraFiles
+from agent.clock import BUILT_MS, DAY_MS, now_ms
 from agent.config import Config
 from agent.files import HEATMAP_SUFFIXES, heatmap_stem
 from agent.housekeeping import Housekeeping
 from agent.ledger import Ledger, NewResult, open_ledger
-from agent.ledger.strips import now_ms
 from agent.records import FileIdentity, SettledFile, Strip
+from agent.strips.finished_files import PAUSE_SECONDS, CameraFiles
 from tests.faults.reliability import Row, tell
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ import pytest
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
 from agent.errors import Reason, Retry
+from agent.supervision import WorkerHandle
 from agent.wire import Failed, Job, Judged, Setup
-from agent.workers import WorkerHandle
-from tests.broker import wait_for
 from tests.faults.mutations import Seed, mutate, take_apart
 from tests.faults.reliability import Row, tell
 from tests.faults.tiff_writers import EQUAL, all_cases
-from tests.models import difference_model
-from tests.soak import share_of
-from tests.strips import make_pixels
+from tests.helpers.broker import wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.soak import share_of
+from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
     from typing import Self

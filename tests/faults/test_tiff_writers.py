@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +16,16 @@ from agent.worker.checks import check_strip, to_model_input
 from agent.worker.tiff import read_strip
 from tests.faults.reliability import Row, tell
 from tests.faults.tiff_writers import EQUAL, PROGRAMS, Case, all_cases, table
-from tests.soak import share_of
-from tests.strips import make_pixels
+from tests.helpers.repository import ROOT
+from tests.helpers.soak import share_of
+from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
-    from tests.strips import Pixels
+    from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs" / "tiff.md"
+    from tests.helpers.strips import Pixels
+
+DOCS = ROOT / "docs" / "tiff.md"
 HEIGHT, WIDTH = 96, 64
 BASE: Pixels = make_pixels(height=HEIGHT, width=WIDTH, defect=True).round()
 CANNOT = "the program cannot write it"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.strips import Pixels
+    from tests.helpers.strips import Pixels
 
 EQUAL = "equal"
 READ_DTYPES = ("uint8", "uint16", "float32")

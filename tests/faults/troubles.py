@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tests.bad_models import BAD_BYTES
-from tests.bad_strips import BAD_STRIPS
-from tests.broker import wait_for
 from tests.faults.shift import HEIGHT, WIDTH
-from tests.models import difference_model
-from tests.pushing import put
+from tests.helpers.bad_models import BAD_BYTES
+from tests.helpers.bad_strips import BAD_STRIPS
+from tests.helpers.broker import wait_for
+from tests.helpers.models import difference_model
+from tests.helpers.pushing import put
 
 if TYPE_CHECKING:
     import random
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.box import Box
-    from tests.broker import Broker, Subscriber
     from tests.faults.disks import SmallDisk
     from tests.faults.judging import Written
     from tests.faults.shift import Cameras
-    from tests.tcp_proxy import TcpProxy
+    from tests.helpers.box import Box
+    from tests.helpers.broker import Broker, Subscriber
+    from tests.helpers.tcp_proxy import TcpProxy
 
 BAD_STRIP_NAMES = (
     "empty", "cut in the middle", "last rows of the target zero", "text", "directories in a circle",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.config import ChecksSection
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.worker.checks import check_output, check_strip, to_model_input
-from tests.strips import Pixels, make_pixels
+from tests.helpers.strips import Pixels, make_pixels
 
 DEFAULTS = ChecksSection()
 

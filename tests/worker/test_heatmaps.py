@@ -20,7 +20,7 @@ from agent.records import HeatmapFiles
 from agent.worker.heatmaps import write_heatmaps
 from agent.worker.picture import PALETTE, draw, encode_png
 from agent.worker.scoring import Heatmap, score_heatmap
-from tests.strips import make_pixels
+from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ import pytest
 from agent.worker import lzw
 from agent.worker.lzw import is_valid_lzw
 from agent.worker.tiff import read_strip
-from tests.bad_strips import craft_tiff
-from tests.strips import Pixels, make_pixels
+from tests.helpers.bad_strips import craft_tiff
+from tests.helpers.strips import Pixels, make_pixels
 
 RNG = np.random.default_rng(0)
 SOURCES = {

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.repository import ROOT
+
 PROGRAM = """
     import encodings.ascii, os, resource, sys, threading  # nobody may not read where Python lives
     from agent.worker.process import step_back

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from agent.errors import Reason
 from agent.worker.tiff import LOSSLESS
-from tests.bad_strips import BAD_STRIPS
+from tests.helpers.bad_strips import BAD_STRIPS
+from tests.helpers.repository import ROOT
 
-TEXT = (Path(__file__).parents[2] / "docs" / "reasons.md").read_text()
+TEXT = (ROOT / "docs" / "reasons.md").read_text()
 SECTIONS = {
     match[1]: match[2].strip()
     for match in re.finditer(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", TEXT, re.DOTALL | re.MULTILINE)

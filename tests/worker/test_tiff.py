@@ -18,8 +18,8 @@ from agent.errors import AgentError, Blame, Reason, Reject, Retry
 from agent.files import read_regular_file
 from agent.worker.checks import check_strip
 from agent.worker.tiff import read_strip
-from tests.bad_strips import BAD_STRIPS, READABLE_BY_ROOT, craft_tiff
-from tests.strips import HEIGHT, WIDTH, Layout, Pixels, encode, make_pixels, write_strip
+from tests.helpers.bad_strips import BAD_STRIPS, READABLE_BY_ROOT, craft_tiff
+from tests.helpers.strips import HEIGHT, WIDTH, Layout, Pixels, encode, make_pixels, write_strip
 
 if TYPE_CHECKING:
     from pathlib import Path

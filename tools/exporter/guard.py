@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME, check_model
+from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME, check_model
 from agent.errors import Reject
 from tools.exporter.errors import ExportError
 from tools.exporter.session import BATCHES, describe, open_session
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-    from agent.contract import ModelFacts
+    from agent.contract.model import ModelFacts
     from tools.exporter.graph import Array
 
-EXACT = 1e-5  # largest difference of any pixel between an fp32 model with exact windows and torch
 REGION_PX = 20
 SMALLEST_IOU = 0.8
 FAINT_FACTOR = 2.5  # a score of a faint defect may change by so much more: there the logistic function is steepest

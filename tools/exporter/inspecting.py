@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # stubs are a package of their own
 
-from agent.contract import PREFIX, check_model
+from agent.contract.model import PREFIX, check_model
 from agent.errors import Reject
 from tools.exporter.errors import ExportError
 from tools.exporter.session import describe, open_session, prove_golden, run_strip

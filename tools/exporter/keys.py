@@ -16,9 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from agent.contract import ModelFacts, check_model
-from agent.errors import Reject
-from agent.manifest import (
+from agent.contract.manifest import (
     MANIFEST_SUFFIX,
     Manifest,
     SignedManifest,
@@ -30,6 +28,8 @@ from agent.manifest import (
     parse_manifest_file,
     verify_signature,
 )
+from agent.contract.model import ModelFacts, check_model
+from agent.errors import Reject
 from tools.exporter.errors import ExportError
 from tools.exporter.files import write_file
 from tools.exporter.session import describe, open_session, prove_golden

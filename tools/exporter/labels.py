@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from agent import __version__
-from agent.contract import ModelFacts, format_metadata
+from agent.contract.model import ModelFacts, format_metadata
 from agent.errors import Reject
 from tools.exporter.errors import ExportError
 

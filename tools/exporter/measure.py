@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.contract import INPUT_NAME, OUTPUT_NAME
+from agent.contract.model import INPUT_NAME, OUTPUT_NAME
 from tools.exporter.errors import ExportError
 from tools.exporter.progress import progress
 from tools.exporter.session import open_session

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME
+from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
     from tools.exporter.layout import Layout

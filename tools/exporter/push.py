@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import asyncssh
 from tqdm import tqdm
 
+from agent.contract.manifest import check_manifest_fits
 from agent.errors import Reject
-from agent.manifest import check_manifest_fits
 from tools.exporter.errors import ExportError
 from tools.exporter.keys import manifest_path, read_manifest, read_model
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from agent.contract import INPUT_NAME, OUTPUT_NAME, ModelDescription, Port
-from agent.golden import decode_golden
+from agent.contract.golden import decode_golden
+from agent.contract.model import INPUT_NAME, OUTPUT_NAME, ModelDescription, Port
 from tools.exporter.errors import ExportError
 from tools.exporter.strips import NamedStrip, feed
 
 if TYPE_CHECKING:
-    from agent.contract import ModelFacts
+    from agent.contract.model import ModelFacts
     from tools.exporter.graph import Array
 
 BATCHES = (1, 2, 4)  # sizes that are tried: the batch axis is dynamic in truth, not in name only

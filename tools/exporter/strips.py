@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
-from agent.contract import CHANNELS
+from agent.contract.model import CHANNELS
 from tools.exporter.errors import ExportError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper
 
-from agent.contract import CHANNELS, INPUT_NAME, OUTPUT_NAME
+from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME
 from tools.exporter.crops import Crops
 from tools.exporter.graph import Graph, float_info, make_model
 from tools.exporter.layout import Layout, Window

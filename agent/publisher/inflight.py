@@ -1,0 +1,187 @@
+"""The outbox's messages that are under way: oldest first, a bounded number at a time.
+
+A row is fetched, sent, answered and recorded. It stays in the outbox as pending until it is recorded, so that whatever
+happens before that is made good by sending it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agent.publisher.holds import Holds
+    from agent.records import OutboxMessage
+
+log = logging.getLogger(__name__)
+
+_FETCH = 64  # rows read at a time
+_FETCHES_PER_STEP = 8  # a long queue for a refused topic is passed over in steps
+_UNRECORDED_LIMIT = 256  # beyond it nothing is sent: after a crash all of these would be sent twice
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Outbox(Protocol):
+    """What the publisher needs of the ledger. Any of it may raise (disk full, locked, damaged) and is tried again."""
+
+    def next_outbox_messages(self, after_row: int, limit: int) -> list[OutboxMessage]:
+        """Return up to `limit` pending messages with a row above `after_row`, oldest first."""
+
+    def acknowledge(self, rows: Sequence[int]) -> None:
+        """Record that the broker has these, in one transaction."""
+
+    def park(self, row: int, reason: str) -> None:
+        """Set a message aside that no broker will take."""
+
+
+class Inflight:
+    """Which rows are under way. Used by the publisher's thread only."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._cursor = 0  # every pending row up to here is under way, held or done
+        self._ahead: deque[OutboxMessage] = deque()  # fetched, not sent
+        self._sent: dict[int, OutboxMessage] = {}  # by packet id, in the order of sending
+        self._acknowledged: list[int] = []  # not recorded yet
+        self._refused: dict[int, str] = {}  # to be parked
+        self._busy: set[int] = set()  # rows of the three above
+        self._pause_seconds = 0.0
+        self._paused_until = 0.0
+        self.parked = 0  # since the start
+        self.more_to_fetch = True  # for all that is known; `take` finds out
+
+    @property
+    def unanswered(self) -> int:
+        """Messages sent and not answered yet."""
+        return len(self._sent)
+
+    @property
+    def in_trouble(self) -> bool:
+        """The outbox raised the last time it was asked."""
+        return self._pause_seconds > 0
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is under way and the outbox had nothing more when it was last asked."""
+        return not (self._busy or self._ahead or self.more_to_fetch or self.in_trouble)
+
+    @property
+    def under_way(self) -> dict[int, OutboxMessage]:
+        """What is sent and not answered, by packet id, in the order of sending."""
+        return dict(self._sent)
+
+    def start_again(self) -> None:
+        """Forget what was sent: a new connection begins with the oldest pending row."""
+        self._busy.difference_update(message.row for message in self._sent.values())
+        self._sent.clear()
+        self.go_back(0)
+        self.more_to_fetch = True
+
+    def go_back(self, row: int | None) -> None:
+        """Fetch again from this row on."""
+        if row is not None:
+            self._cursor = min(self._cursor, max(0, row - 1))
+            self._ahead.clear()
+
+    def take(self, room: int, holds: Holds, now: float) -> list[OutboxMessage]:
+        """Return up to `room` messages to send now."""
+        taken: list[OutboxMessage] = []
+        if now < self._paused_until or len(self._busy) - len(self._sent) >= _UNRECORDED_LIMIT:
+            self.more_to_fetch = False
+            return taken
+        fetches = 0
+        while len(taken) < room:
+            if not self._ahead:
+                if fetches == _FETCHES_PER_STEP:
+                    break
+                fetches += 1
+                if not self._fetch(now):
+                    self.more_to_fetch = False
+                    return taken
+                continue
+            message = self._ahead.popleft()
+            if holds.held(message.topic):
+                holds.keep_back(message.topic, message.row)
+                continue
+            taken.append(message)
+            self._busy.add(message.row)
+            holds.sent(message.topic, message.row)
+        self.more_to_fetch = True
+        return taken
+
+    def sent(self, packet_id: int, message: OutboxMessage) -> None:
+        """Note that a taken message is on its way."""
+        self._sent[packet_id] = message
+
+    def answered(self, packet_id: int) -> OutboxMessage | None:
+        """Return the message that this answer is for; exactly one of the next three must follow."""
+        return self._sent.pop(packet_id, None)
+
+    def answered_by_closing(self, message: OutboxMessage) -> None:
+        """Take the answer of a broker that closed the connection on this message; `refused_for_ever` must follow."""
+        self._sent = {packet_id: sent for packet_id, sent in self._sent.items() if sent.row != message.row}
+
+    def acknowledged(self, message: OutboxMessage) -> None:
+        """Note that the broker has it; `record` writes it down."""
+        self._acknowledged.append(message.row)
+
+    def refused_for_ever(self, message: OutboxMessage, reason: str, detail: str) -> None:
+        """Note that no broker will take it; `record` sets it aside."""
+        log.error("Message %d on %s can never be sent (%s: %s); set aside", message.row, message.topic, reason, detail)
+        self.parked += 1
+        self._refused[message.row] = reason
+
+    def put_back(self, message: OutboxMessage) -> None:
+        """Note that it stays pending and may be taken again, once `go_back` was called."""
+        self._busy.discard(message.row)
+
+    def record(self, now: float) -> int:
+        """Write down what the broker has and what it never takes; returns how many acknowledgements were recorded."""
+        if now < self._paused_until or not (self._acknowledged or self._refused):
+            return 0
+        for row, reason in list(self._refused.items()):
+            if not self._try(partial(self._outbox.park, row, reason), now):
+                return 0
+            del self._refused[row]
+            self._busy.discard(row)
+        rows = self._acknowledged
+        if not rows or not self._try(partial(self._outbox.acknowledge, rows), now):
+            return 0
+        self._acknowledged = []
+        self._busy.difference_update(rows)
+        return len(rows)
+
+    def next_due(self, now: float) -> float | None:
+        """When the outbox is asked again after it raised (monotonic); None when it may be asked now."""
+        return self._paused_until if self._paused_until > now else None
+
+    def _fetch(self, now: float) -> bool:
+        """Read on from the cursor; False when there was nothing, or the outbox did not work."""
+        fetched: list[OutboxMessage] = []
+
+        def fetch() -> None:
+            fetched.extend(self._outbox.next_outbox_messages(self._cursor, _FETCH))
+
+        if not self._try(fetch, now) or not fetched:
+            return False
+        self._cursor = fetched[-1].row
+        # Passed over here and not when it is taken: by then it may be recorded, and would be sent twice.
+        self._ahead.extend(message for message in fetched if message.row not in self._busy)
+        return True
+
+    def _try(self, action: Callable[[], object], now: float) -> bool:
+        """Results must go on leaving the box whatever the outbox throws: log it, wait a little longer each time."""
+        try:
+            action()
+        except Exception:
+            self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds))
+            self._paused_until = now + self._pause_seconds
+            log.exception("The outbox does not work; asking it again in %.1f s", self._pause_seconds)
+            return False
+        self._pause_seconds = 0.0
+        return True

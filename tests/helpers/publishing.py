@@ -1,0 +1,65 @@
+"""What the publisher's tests share: a configuration, a publisher stepped by hand, and a payload that names its row."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent.config import Config
+from agent.publisher import Publisher
+from tests.helpers.broker import KIND
+from tests.helpers.outbox import ListOutbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STALL_SECONDS = 1.0
+
+
+def make_config(port: int, **mqtt: Any) -> Config:
+    """One camera, and the broker at this port."""
+    camera = {"name": "top", "folder": "/srv/cameras/top"}
+    if KIND == "amqtt":  # it does not answer CONNECT of MQTT 5 with a will, and waiting for that takes time
+        mqtt = {"protocol": "3.1.1", **mqtt}
+    return Config.model_validate({"cameras": [camera], "mqtt": {"host": "127.0.0.1", "port": port, **mqtt}})
+
+
+def make_publisher(port: int, outbox: ListOutbox | None = None, **mqtt: Any) -> Publisher:
+    """Impatient: no jitter, and a connection that brings nothing is dropped after a second."""
+    return Publisher(make_config(port, **mqtt), outbox or ListOutbox(), jitter=lambda: 0.0, stall_seconds=STALL_SECONDS)
+
+
+def fill(outbox: ListOutbox, count: int, topic: str = "event/strip/top", size_bytes: int = 0) -> list[bytes]:
+    """Queue messages; returns their payloads, each unique."""
+    payloads = []
+    for _ in range(count):
+        number = len(outbox.pending) + len(outbox.acknowledged) + len(outbox.parked) + 1
+        values = {"schema": "strip-result/1", "seq": number, "file": "x" * size_bytes}
+        payloads.append(json.dumps(values, separators=(",", ":")).encode())
+        outbox.add(topic, payloads[-1])
+    return payloads
+
+
+def step_until(publisher: Publisher, condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Step by hand until `condition` holds; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}; {publisher.status()}")
+        publisher.step(0.02)
+
+
+def connect(publisher: Publisher) -> None:
+    """Step until connected."""
+    step_until(publisher, lambda: publisher.status().connected, "connected")
+
+
+def drain(publisher: Publisher, outbox: ListOutbox, seconds: float = 20.0) -> None:
+    """Step until nothing is pending."""
+    step_until(publisher, lambda: not outbox.pending, "the outbox is empty", seconds)
+
+
+def in_first_seen_order(received: list[bytes]) -> list[bytes]:
+    """Drop repeats, as a subscriber does by msg_id."""
+    return list(dict.fromkeys(received))

@@ -1,0 +1,337 @@
+"""The journey step by step, called by hand: workers that answer as told, and a clock that stands still."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.config import Config
+from agent.errors import Blame, Reason, Reject, Retry
+from agent.ledger import open_ledger
+from agent.models.journey import ModelJourney
+from agent.models.store import Store
+from agent.records import HeatmapFiles, Judgement
+from agent.supervision import Slot
+from agent.wire import Failed, Judged, Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.errors import AgentError
+    from agent.messages import ModelState
+    from agent.wire import Job, Setup
+
+LOADED = Loaded(
+    labelled=True, model_id="m", version=1, height=976, width=176, golden="passed", golden_difference=0.0,
+    threshold=None, load_ms=1.0, run_ms=50.0, cpu_ms=50.0,
+)  # fmt: skip
+
+
+class FakeWorker:
+    """A worker that has already made up its mind."""
+
+    def __init__(self, setup: Setup, answer: Loaded | AgentError) -> None:
+        self.setup = setup
+        self.answer = answer
+        self.facts = answer if isinstance(answer, Loaded) else None
+        self.jobs: tuple[Job, ...] = ()
+        self.closed = False
+
+    def poll_loaded(self, timeout_seconds: float, deadline_seconds: float) -> Loaded:
+        """Answer as told."""
+        assert timeout_seconds == 0.0
+        assert deadline_seconds > 0
+        if isinstance(self.answer, Loaded):
+            return self.answer
+        raise self.answer
+
+    def close(self, grace_seconds: float = 5.0) -> None:
+        """Remember that it was ended."""
+        assert grace_seconds >= 0
+        self.closed = True
+
+
+class Bench:
+    """A journey on the bench."""
+
+    def __init__(self, folder: Path, **models: Any) -> None:
+        self.now = 100.0
+        self.answers: dict[bytes, list[Loaded | AgentError]] = {}  # by the model's bytes; the last one stays
+        self.workers: list[FakeWorker] = []
+        self.states: list[ModelState] = []
+        self.inbox = folder / "inbox"
+        self.inbox.mkdir(exist_ok=True)
+        (folder / "state" / "store" / "slots").mkdir(parents=True, exist_ok=True)
+        self.config = Config.model_validate(
+            {
+                "agent": {"state_folder": str(folder / "state")},
+                "cameras": [{"name": "top", "folder": str(folder)}],
+                "models": {"inbox": str(self.inbox), "settle_seconds": 0.0, **models},
+            }
+        )
+        self.ledger = open_ledger(folder / "state" / "ledger.db")
+        self.slot = Slot("default")
+        self.journey = ModelJourney(
+            self.slot,
+            self.config,
+            self.ledger,
+            Store(folder / "state" / "store"),
+            {},
+            start_worker=self._start,  # type: ignore[arg-type] # it answers like one
+            publish_state=lambda _, state: self.states.append(state),
+            clock=lambda: self.now,
+        )
+
+    def _start(self, setup: Setup) -> FakeWorker:
+        answers = self.answers[Path(setup.model_file).read_bytes()]
+        self.workers.append(FakeWorker(setup, answers.pop(0) if len(answers) > 1 else answers[0]))
+        return self.workers[-1]
+
+    def push(self, name: str, content: bytes, *answers: Loaded | AgentError) -> None:
+        """Put a model into the inbox and say what its workers will answer."""
+        self.answers[content] = list(answers)
+        (self.inbox / name).write_bytes(content)
+
+    def step(self, times: int = 8) -> None:
+        """Step, as both journeys would in turn."""
+        for _ in range(times):
+            self.now += 0.001
+            self.slot.changed.set()
+            self.journey.step(0.0)
+            self.slot.adopt()
+
+    @property
+    def active(self) -> str:
+        """The id of the active model."""
+        return self.states[-1].active_model_id
+
+    def events(self) -> list[str]:
+        """Give what was told of files, in order."""
+        with self.ledger.database.reading() as db:
+            rows = db.execute("SELECT payload FROM outbox ORDER BY id").fetchall()
+        return [f"{event['event']} {event['file']}" for event in (json.loads(row[0]) for row in rows)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Make a bench with a good model."""
+    bench = Bench(tmp_path)
+    bench.push("1.onnx", b"one", loaded(model_id="one", version=1))
+    bench.step()
+    assert bench.active == "one"
+    yield bench
+    bench.journey.close()
+    bench.ledger.database.close()
+
+
+def loaded(**changes: Any) -> Loaded:
+    """Give the answer of a good trial."""
+    return Loaded(**{name: getattr(LOADED, name) for name in Loaded.__slots__} | changes)
+
+
+def box_fault(reason: Reason) -> Retry:
+    """Give the answer of a box that cannot."""
+    return Retry(reason, "the box cannot", Blame.BOX)
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_MEMORY, Reason.NO_SPACE, Reason.IO_ERROR, Reason.STORE_DAMAGED])
+def test_what_the_box_cannot_do_is_tried_again_and_never_held_against_the_file(bench: Bench, reason: Reason) -> None:
+    """However often it happens; each time it waits longer, and the file gets in when the box can."""
+    faults = [box_fault(reason) for _ in range(6)]
+    bench.push("2.onnx", b"two", *faults, loaded(model_id="two", version=2))
+    for _ in range(6):
+        bench.step()
+        assert bench.active == "one"
+        assert list(bench.journey.postponed.describe()) == ["2.onnx"]
+        assert "slot_default_postponed" in bench.journey.alarms()
+        bench.now += 700
+    bench.step()
+    assert bench.active == "two"
+    assert bench.journey.alarms() == []
+    assert bench.events() == ["activated 1.onnx", "activated 2.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "becomes"),
+    [(Reason.KILLED, Reason.MODEL_NEEDS_TOO_MUCH_MEMORY), (Reason.BOX_BUSY, Reason.MODEL_TOO_SLOW)],
+)
+def test_a_doubtful_fault_is_the_models_when_it_comes_back_three_times(
+    bench: Bench, reason: Reason, becomes: Reason
+) -> None:
+    """A killed candidate or a busy box may be chance; three times in a row it is not."""
+    bench.push("2.onnx", b"two", box_fault(reason))
+    for _ in range(2):
+        bench.step()
+        assert bench.events() == ["activated 1.onnx"]
+        bench.now += 700
+    bench.step()
+    assert bench.states[-1].last_refused_reason == becomes
+    assert bench.active == "one"
+    assert all(worker.closed for worker in bench.workers[1:])
+
+
+def test_a_file_that_waits_for_the_box_lets_the_others_pass(bench: Bench) -> None:
+    """The newest is tried first, but does not block the inbox."""
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.push("3.onnx", b"three", box_fault(Reason.NO_MEMORY))
+    bench.step()
+    assert bench.active == "two"
+    assert list(bench.journey.postponed.describe()) == ["3.onnx"]
+
+
+def test_a_model_that_seems_slow_is_compared_by_the_processors_time(bench: Bench) -> None:
+    """By the clock alone a busy box would refuse good models."""
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2, run_ms=400.0, cpu_ms=60.0),
+               loaded(model_id="two", version=2, run_ms=60.0, cpu_ms=60.0))  # fmt: skip
+    bench.step()
+    assert list(bench.journey.postponed.describe()) == ["2.onnx"]
+    bench.now += 700
+    bench.step()
+    assert bench.active == "two"
+    bench.push("3.onnx", b"three", loaded(model_id="three", version=3, run_ms=400.0, cpu_ms=400.0))
+    bench.step()
+    assert (bench.active, bench.states[-1].last_refused_reason) == ("two", Reason.MODEL_TOO_SLOW)
+
+
+def test_a_model_that_loads_no_longer_makes_room_for_an_earlier_one_after_a_second_try(tmp_path: Path) -> None:
+    """At the start, for example after an update of onnxruntime."""
+    bench = Bench(tmp_path)
+    bench.push("1.onnx", b"one", loaded(model_id="one", version=1))
+    bench.step()
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.journey.close()
+    again = Bench(tmp_path)
+    again.answers = {b"one": [loaded(model_id="one")], b"two": [Reject(Reason.GOLDEN_MISMATCH, "no longer")]}
+    again.step(12)
+    assert again.active == "one"
+    assert again.states[-1].last_refused_reason == Reason.GOLDEN_MISMATCH
+    assert again.journey.alarms() == ["slot_default_golden_mismatch"]
+    assert [worker.setup.model_sha256 == again.journey.state.active for worker in again.workers] == [False, False, True]
+
+
+def test_a_box_without_memory_at_the_start_keeps_its_model_and_tries_again(tmp_path: Path) -> None:
+    """Nothing is withdrawn for it."""
+    bench = Bench(tmp_path)
+    bench.push("1.onnx", b"one", loaded(model_id="one", version=1))
+    bench.step()
+    bench.journey.close()
+    again = Bench(tmp_path)
+    again.answers = {b"one": [box_fault(Reason.NO_MEMORY), loaded(model_id="one")]}
+    again.step()
+    assert again.slot.current is None
+    assert again.active == "one"
+    again.now += 60
+    again.step()
+    assert again.slot.current is not None
+
+
+def test_a_newer_push_during_probation_takes_the_place_of_the_way_back(bench: Bench) -> None:
+    """The failing model is withdrawn, and both reasons are told."""
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.answers[b"one"] = [box_fault(Reason.NO_MEMORY)]  # the way back is barred for now
+    worker = bench.slot.current
+    assert worker is not None
+    for number in range(2):
+        fault = Failed(str(number), Reason.OUTPUT_NON_FINITE, "NaN", "", model_fault=True, digest="")
+        bench.journey.keeper.count(worker, fault)
+    bench.step()
+    assert bench.active == "two"
+    bench.push("3.onnx", b"three", loaded(model_id="three", version=3))
+    bench.now += 60
+    bench.step()
+    assert bench.active == "three"
+    assert [event for event in bench.events() if "rolled_back" in event] == ["rolled_back 2.onnx"]
+    assert bench.states[-1].last_refused_reason == Reason.PROBATION_FAULTS
+
+
+def test_without_an_earlier_model_a_failing_one_stays_and_both_reasons_are_told(bench: Bench) -> None:
+    """A box that judges badly says so; a box that judges nothing would hide it."""
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.answers[b"one"] = [Reject(Reason.MODEL_CRASHED, "it crashed")]
+    worker = bench.slot.current
+    assert worker is not None
+    for number in range(2):
+        fault = Failed(str(number), Reason.OUTPUT_NON_FINITE, "NaN", "", model_fault=True, digest="")
+        bench.journey.keeper.count(worker, fault)
+    bench.step(20)
+    assert bench.active == "two"
+    assert bench.events()[-1] == "rolled_back 2.onnx"
+    assert not bench.states[-1].on_probation
+    row = bench.ledger.models.rows("default")[worker.setup.model_sha256]
+    assert (row["state"], row["reason"]) == ("active", Reason.PROBATION_FAULTS)
+
+
+def test_answers_of_the_old_worker_do_not_count_for_the_new_model(bench: Bench) -> None:
+    """Between the record and the swap the old one still answers."""
+    old = bench.slot.current
+    assert old is not None
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.journey.keeper.count(old, None)
+    bench.journey.keeper.count(old, _judged())
+    assert bench.journey.keeper.counted.judged == bench.journey.keeper.counted.faults == 0
+
+
+def test_the_last_words_of_the_old_model_are_not_held_against_the_new_one(bench: Bench) -> None:
+    """The old worker may die of a strip after the new model has been recorded."""
+    old = bench.slot.current
+    assert old is not None
+    bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
+    bench.step()
+    bench.slot.hold("three strips in a row", old.setup.model_sha256)
+    bench.step()
+    assert (bench.active, bench.slot.held) == ("two", "")
+    bench.slot.hold("three strips in a row", bench.journey.state.active)
+    bench.step()
+    assert bench.active == "one"
+    assert bench.states[-1].last_refused_reason == Reason.LOST_WORKERS
+
+
+def test_a_strip_that_ends_every_worker_is_one_fault(bench: Bench) -> None:
+    """A poisoned strip must not withdraw a good model."""
+    worker: Any = bench.slot.current
+    worker.jobs = (type("J", (), {"strip_id": "poison"}),)
+    for _ in range(5):
+        bench.journey.keeper.count(worker, None)
+    assert bench.journey.keeper.counted.faults == 1
+
+
+def test_many_files_of_many_names_leave_no_trace_when_they_are_gone(bench: Bench) -> None:
+    """What is remembered does not grow with what was ever pushed."""
+    for number in range(30):
+        path = bench.inbox / f"junk{number}.onnx"
+        path.write_bytes(b"")
+        bench.step(3)
+        path.unlink()
+    bench.step()
+    assert set(bench.journey.state.seen) == {"1.onnx"}
+    assert len(bench.journey.state.refused) == 30
+
+
+def test_what_changes_under_our_hands_is_looked_at_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file replaced while it is being copied is neither accepted nor refused."""
+    real_fsync = os.fsync
+
+    def replace_meanwhile(descriptor: int) -> None:
+        real_fsync(descriptor)
+        bench.push("2.new", b"two", loaded(model_id="two", version=2))
+        (bench.inbox / "2.new").rename(bench.inbox / "2.onnx")
+        monkeypatch.setattr(os, "fsync", real_fsync)
+
+    bench.push("2.onnx", b"half of it", Reject(Reason.MODEL_UNREADABLE, "never tried"))
+    monkeypatch.setattr(os, "fsync", replace_meanwhile)
+    bench.step(12)
+    assert bench.active == "two"
+    assert bench.events() == ["activated 1.onnx", "activated 2.onnx"]
+
+
+def _judged() -> Judged:
+    judgement = Judgement(0.1, 0.5, False, 0, 0, 0, 0, False, 1.0, "", HeatmapFiles())  # noqa: FBT003 - not anomalous
+    return Judged("s", judgement)
