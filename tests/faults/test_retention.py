@@ -136,6 +136,28 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
     assert _there(kept)
 
 
+def test_a_clock_that_jumps_far_ahead_removes_nothing_until_it_is_confirmed(line: Line) -> None:
+    """Ten years ahead, heatmaps and rows stay for a day of running; the limits of space hold meanwhile."""
+    kept = line.bring("a.tif")
+    line.bring("b.tif", heatmap_bytes=0)
+    (line.camera / "b.tif").unlink()
+    _with_limits(line, keep_days=30)
+    line.wall_ms += 3650 * DAY_MS
+    for _ in range(20):
+        assert line.housekeeping.remove_old_heatmaps() == 0
+        assert line.camera_files.forget_old_rows() == 0
+        line.housekeeping.forget_old_rows()
+        line.pass_days(1 / 24)
+    assert line.ledger.purge.clock_in_doubt
+    assert _there(kept)
+    for _ in range(5):
+        line.pass_days(1 / 24)
+        line.housekeeping.remove_old_heatmaps()
+    assert not _there(kept)
+    assert line.camera_files.forget_old_rows() == 1, "the file of the other one is there"
+    assert line.ledger.report.audit().balanced
+
+
 def test_the_oldest_heatmaps_go_while_there_are_too_many_bytes(line: Line) -> None:
     """keep_gib holds: oldest first, no more than necessary."""
     strips = [line.bring(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(6)]
