@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import now_ms
+from agent.files import free_bytes
 from agent.messages import Health, utc_text
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config import Config
+    from agent.errors import Reason
     from agent.ledger import Ledger
     from agent.publisher import Publisher
     from agent.supervision import Slot
@@ -34,6 +35,7 @@ class Parts:
     watchers: Mapping[str, WatchStatus]
     slots: Mapping[str, Slot]
     started_ms: int
+    file_errors: Mapping[str, str]  # camera -> why its files cannot be moved or removed, "" where they can
     alarms: tuple[str, ...]  # of the service itself
 
 
@@ -44,6 +46,7 @@ def take_health(parts: Parts) -> Health:
     balances = parts.ledger.report.balances()
     broker = parts.publisher.status()
     heatmap_free = _free_bytes(parts.config.heatmap_folder)
+    trouble = parts.ledger.database.trouble
     saved = heatmap_free >= parts.config.heatmaps.min_free_gib * 2**30
     alarms = [*parts.alarms, *broker.alarms]
     alarms += [f"camera_{name}_{watch.state}" for name, watch in parts.watchers.items() if watch.state in AWAY]
@@ -52,6 +55,11 @@ def take_health(parts: Parts) -> Health:
     ]
     alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
     alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
+    alarms += [f"camera_{name}_files_stay" for name in parts.ledger.strips.name_staying(1)]
+    if parts.ledger.purge.clock_in_doubt:
+        alarms.append("clock_jumped_ahead")
+    if trouble is not None:
+        alarms.insert(0, f"ledger_{trouble}")
     if not saved:
         alarms.append("heatmaps_no_space")
     if depths.outbox_parked:
@@ -64,12 +72,13 @@ def take_health(parts: Parts) -> Health:
         ts=utc_text(now),
         ts_ms=now,
         valid_for_s=VALID_FOR_SECONDS,
-        status=_status(alarms, ready, len(parts.slots)),
+        status=_status(alarms, ready, len(parts.slots), trouble),
         alarm_count=len(alarms),
         alarms=",".join(alarms),
         uptime_s=max(0, (now - parts.started_ms) // 1000),
-        strips_pending=sum(balance.waiting for balance in balances),
+        strips_pending=sum(b.waiting for b in balances) + sum(watch.given_back for watch in parts.watchers.values()),
         strips_oldest_s=_age_seconds(now, depths.oldest_waiting_ms),
+        strips_seen_again=parts.ledger.strips.seen_again(),
         strips_vanished=sum(watch.vanished_before_settle for watch in parts.watchers.values()),
         outbox_depth=depths.outbox_pending,
         outbox_oldest_s=_age_seconds(now, depths.oldest_outbox_ms),
@@ -108,6 +117,7 @@ def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
             for name, slot in parts.slots.items()
             for worker in (slot.current,)
         },
+        "files": dict(parts.file_errors),
         "watching": {
             name: {"state": watch.state, "detail": watch.detail, "error": watch.error, "waiting": watch.waiting}
             for name, watch in parts.watchers.items()
@@ -123,8 +133,8 @@ def changed(before: Health | None, now: Health) -> bool:
     return any(getattr(before, key) != getattr(now, key) for key in keys)
 
 
-def _status(alarms: list[str], ready: int, slots: int) -> Literal["ok", "degraded", "failing"]:
-    if ready < slots:
+def _status(alarms: list[str], ready: int, slots: int, trouble: Reason | None) -> Literal["ok", "degraded", "failing"]:
+    if ready < slots or trouble is not None:
         return "failing"
     return "degraded" if alarms else "ok"
 
@@ -135,7 +145,6 @@ def _age_seconds(now: int, since_ms: int) -> float:
 
 def _free_bytes(folder: Path) -> int:
     try:
-        stats = os.statvfs(folder)
+        return free_bytes(folder)
     except OSError:
         return 0
-    return stats.f_bavail * stats.f_frsize

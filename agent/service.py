@@ -157,8 +157,10 @@ class Service:
         alarms = ["ledger_was_damaged"] if any(state.glob("ledger.db.corrupt.*")) else []
         alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
+        alarms += [alarm for files in self.camera_files.values() for alarm in files.alarms()]
+        errors = {name: files.error for name, files in self.camera_files.items()}
         return health.Parts(
-            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, tuple(alarms)
+            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, errors, tuple(alarms)
         )
 
     def _live(self) -> dict[str, Any]:

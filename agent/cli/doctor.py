@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +17,7 @@ from agent import __version__
 from agent.clock import BUILT_MS, now_ms
 from agent.config.check import check_environment
 from agent.config.file import ConfigError, load_config
+from agent.files import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +113,7 @@ def _system() -> Iterator[Finding]:
 def _folders(config: Config) -> Iterator[Finding]:
     for what, folder in (("state folder", config.agent.state_folder), ("heatmap folder", config.heatmap_folder)):
         existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-        free_gib = shutil.disk_usage(existing).free / 2**30
+        free_gib = free_bytes(existing) / 2**30
         enough = free_gib >= config.heatmaps.min_free_gib
         yield Finding("good" if enough else "bad", what, f"{folder}: {free_gib:.1f} GiB free")
 

@@ -57,6 +57,12 @@ def status(facts: dict[str, Any]) -> str:
     for camera, watching in facts.get("watching", {}).items():
         detail = f": {watching['detail'] or watching['error']}" if watching["detail"] or watching["error"] else ""
         lines.append(f"camera    {camera}: {watching['state']}{detail}")
+    for camera, error in facts.get("files", {}).items():
+        lines += [f"camera    {camera}: {error}"] if error else []
+    for camera, files in facts["staying"].items():
+        lines += [f"camera    {camera}: stays where it is: {file}" for file in files]
+    if facts["seen_again"]:
+        lines.append(f"seen again {facts['seen_again']} times with other times but the same content: not judged again")
     for camera, waiting in facts["abandoned"].items():
         lines.append(f"camera    {camera}: not configured any more; {waiting} of its strips wait for ever")
     return "\n".join(lines)

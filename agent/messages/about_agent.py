@@ -44,7 +44,7 @@ class Health(Message):
     valid_for_s: Annotated[int, Field(gt=0)]
     """Seconds after `ts` for which this may be believed; a newer one comes before."""
     status: Literal["ok", "degraded", "failing"]
-    """`degraded`: something needs attention, strips are judged; `failing`: strips are not judged."""
+    """`degraded`: something needs attention, strips are judged; `failing`: strips are not judged, or not recorded."""
     alarm_count: Count
     """Number of alarms."""
     alarms: str
@@ -52,9 +52,11 @@ class Health(Message):
     uptime_s: Count
     """Seconds since the start."""
     strips_pending: Count
-    """Strips that wait to be judged."""
+    """Strips that wait to be judged, also those that the ledger cannot take in now."""
     strips_oldest_s: Duration
     """Age of the oldest of them in seconds; 0.0 when none waits."""
+    strips_seen_again: Count
+    """How often a file was seen with other times but the same content, in this ledger: the same strips, told once."""
     strips_vanished: Count
     """Files that were gone before they were complete, since the start."""
     outbox_depth: Count

@@ -20,3 +20,4 @@ class WatchStatus:
     vanished_before_settle: int
     overflows: int  # times the system dropped events
     found_without_event: int  # live files that only a full scan found, although there are events
+    given_back: int = 0  # files that have settled and that the ledger cannot take in yet

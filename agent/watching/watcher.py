@@ -9,8 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agent.names import compile_patterns, natural_key
 from agent.records import FileIdentity, SettledFile
-from agent.settling import BacklogCutoff, Settling, compile_patterns
+from agent.settling import BacklogCutoff, Settling
 from agent.watching.events import Hints
 from agent.watching.folder import Folder
 from agent.watching.scan import Found, Scan
@@ -61,6 +62,7 @@ class CameraWatcher:
         self._folder = Folder(camera, self._pattern, self._hints, clock)
         self._returned: dict[str, SettledFile] = {}
         self._return_at = NEVER
+        self._given_back: set[str] = set()  # and not begun since; they wait although the ledger knows nothing of them
         # Scans
         self._full_scan: Scan | None = None
         self._folder_scan: Scan | None = None
@@ -111,6 +113,7 @@ class CameraWatcher:
     def give_back(self, files: Sequence[SettledFile]) -> None:
         """Take back files that the ledger could not begin; a later step hands them out again."""
         self._returned |= {file.path: file for file in files}
+        self._given_back |= self._returned.keys()
         self._return_at = self._clock() + RETURN_SECONDS
 
     def close(self) -> None:
@@ -155,6 +158,7 @@ class CameraWatcher:
             vanished_before_settle=self._settling.vanished,
             overflows=self._hints.overflows,
             found_without_event=self._found_without_event,
+            given_back=len(self._given_back),
         )
 
     def _step(self) -> list[SettledFile]:
@@ -209,6 +213,8 @@ class CameraWatcher:
             self._settling.forget(path)  # the next scan counts it, and finds it when it can be looked at
             return None
         settled = self._settling.look(path, seen, self._clock(), hinted=hinted)
+        if seen is None:
+            self._given_back.discard(path)
         if settled is None:
             return None
         return SettledFile(self._camera.name, path, settled.identity, backlog=settled.backlog, skip=settled.skip)
@@ -217,6 +223,7 @@ class CameraWatcher:
         looked_at = [self._look(path) for path in self._settling.due(self._clock(), HAND_OUT)]
         settled = [file for file in looked_at if file is not None]
         known = self._known(settled) if settled else set()
+        self._given_back.difference_update(file.path for file in settled)  # until they are given back again
         for file in settled:
             candidate = self._settling.forget(file.path)
             unannounced = candidate is not None and not candidate.hinted and not candidate.backlog
@@ -259,7 +266,11 @@ class CameraWatcher:
     def _take_found(self, scan: Scan) -> None:
         """Make candidates of what the ledger does not know."""
         if scan is self._full_scan and self._counting is not None:
-            keys = ((seen.mtime_ns, path) for path, seen in self._unasked if path not in self._arrived_meanwhile)
+            keys = (
+                (seen.mtime_ns, natural_key(path))
+                for path, seen in self._unasked
+                if path not in self._arrived_meanwhile
+            )
             self._counting.count(keys)
             self._unasked = []
             return
@@ -270,7 +281,7 @@ class CameraWatcher:
         for path, seen in new:
             if path not in known:
                 backlog = is_first and path not in self._arrived_meanwhile
-                skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, path))
+                skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, natural_key(path)))
                 announced = scan is self._folder_scan  # by its folder's event
                 self._settling.look(path, seen, now, backlog=backlog, skip=skip, hinted=announced)
         self._unasked = []
