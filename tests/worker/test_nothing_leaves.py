@@ -101,7 +101,7 @@ def test_a_program_that_calls_home_would_be_seen(tmp_path: Path) -> None:
 def _is_early(text: str) -> bool:
     loads = RUNTIME.search(text)
     sets = re.search(
-        r"^\s*(?:import|from) agent\b|^\s*(?:import|from) tools\.exporter\b|ORT_DISABLE_TELEMETRY", text, re.M
+        r"^\s*(?:import|from) agent\b|^\s*(?:import|from) tools\.exporter\b|ORT_DISABLE_TELEMETRY", text, re.MULTILINE
     )
     return loads is not None and (sets is None or sets.start() > loads.start())
 
