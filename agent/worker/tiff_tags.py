@@ -53,13 +53,16 @@ COLOURS = {GREY: 1, RGB: 3}  # samples of a pixel that are no extra ones
 PREMULTIPLIED = 1  # of tag ExtraSamples
 EXTRA = (0, 2)  # unspecified, and transparency that leaves the colours alone
 MASK, KNOWN_SUBFILES = 4, 7
-ONE_BY_DEFAULT = {
+ONE_BY_DEFAULT: dict[int, str] = {
     Tag.ORIENTATION: "turned or mirrored (Orientation",
     Tag.IMAGE_DEPTH: "a volume (ImageDepth",
     Tag.TILE_DEPTH: "a volume (TileDepth",
 }
-ABSENT = {Tag.INDEXED: "an index (Indexed)", Tag.MATTEING: "multiplied with transparency (Matteing)"}  # or 0
-NEVER = {433: "mapped by Decode", 50712: "mapped by LinearizationTable"}
+ABSENT: dict[int, str] = {
+    Tag.INDEXED: "an index (Indexed)",
+    Tag.MATTEING: "multiplied with transparency (Matteing)",
+}  # or 0
+NEVER: dict[int, str] = {433: "mapped by Decode", 50712: "mapped by LinearizationTable"}
 OLD_FORMATS = {2: UNSIGNED, 3: FLOAT}  # tag DataType, SampleFormat's predecessor
 
 

@@ -46,6 +46,13 @@ def _file(changed: Tags | None = None, *, pixels: Pixels | None = None, planar: 
     return craft_tiff(strips, right | (changed or {}))
 
 
+def _tags_of(data: bytearray) -> list[Any]:
+    """Return tifffile's view of the tags of each page, with their places."""
+    with tifffile.TiffFile(BytesIO(bytes(data))) as file:
+        pages: Any = file.pages
+        return [page.tags for page in pages]
+
+
 def _found(data: bytes) -> Pixels | Reason:
     try:
         return read_strip(data, **SMALL)
@@ -195,9 +202,8 @@ def test_one_page_of_four_that_means_something_else_is_enough(page: int, tag: tu
             extra = [(PLACEHOLDER, 4, 1, value, True)] if number == page else []
             writer.write(plane, photometric="minisblack", metadata=None, contiguous=False, extratags=extra)
     data = bytearray(file.getvalue())
-    with tifffile.TiffFile(BytesIO(bytes(data))) as opened:
-        there = opened.pages[page].tags.get(code)
-        placeholder = opened.pages[page].tags[PLACEHOLDER]
+    tags = _tags_of(data)[page]
+    there, placeholder = tags.get(code), tags[PLACEHOLDER]
     if there is None:
         struct.pack_into("<H", data, placeholder.offset, code)
     else:
@@ -240,9 +246,7 @@ def test_sizes_of_uncompressed_parts_follow_from_the_other_tags(layout: Any, opt
 
 
 def _spoil_counts(data: bytearray, *, missing: bool) -> None:
-    with tifffile.TiffFile(BytesIO(bytes(data))) as file:
-        tags = [page.tags.get(279) or page.tags[325] for page in file.pages]
-    for tag in tags:
+    for tag in [tags.get(279) or tags[325] for tags in _tags_of(data)]:
         if missing:
             struct.pack_into("<H", data, tag.offset, 65001)
         else:
@@ -260,8 +264,7 @@ def test_an_imagej_stack_with_reversed_bits_is_refused() -> None:
     extra = [(PLACEHOLDER, 3, 1, 2, True)]
     data = bytearray(encode(_pixels(channels=3), layout="one_directory", extratags=extra))
     assert not isinstance(_found(bytes(data)), Reason)
-    with tifffile.TiffFile(BytesIO(bytes(data))) as opened:
-        struct.pack_into("<H", data, opened.pages[0].tags[PLACEHOLDER].offset, 266)
+    struct.pack_into("<H", data, _tags_of(data)[0][PLACEHOLDER].offset, 266)
     assert _found(bytes(data)) is Reason.UNSUPPORTED_CODEC
 
 
