@@ -49,6 +49,7 @@ class Reason(StrEnum):
     NON_FINITE = "non_finite"
     UNIT_RANGE_SUSPECTED = "unit_range_suspected"
     LOW_CONTRAST = "low_contrast"
+    EXPOSURE_DIFFERS = "exposure_differs"
     TARGET_EQUALS_REFERENCE = "target_equals_reference"
     OUT_OF_RANGE = "out_of_range"
     # Judging it

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import tifffile
 import torch
 from torch.nn import functional
@@ -28,7 +27,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agent.demo.drawing import HEIGHT, WIDTH  # noqa: E402 - the repository's root has to be on the path first
+import agent  # noqa: E402, F401, I001 - the root has to be on the path first, and `agent` before onnxruntime
+import onnxruntime  # noqa: E402
+from agent.demo.drawing import HEIGHT, WIDTH  # noqa: E402
 from agent.demo.strips import Image, Truth, make_strip  # noqa: E402
 from tools.exporter.networks import UNet  # noqa: E402
 

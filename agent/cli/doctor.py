@@ -30,7 +30,12 @@ LIBRARIES = ("onnxruntime", "numpy", "tifffile", "imagecodecs", "opencv-python-h
 CONNECT_SECONDS = 3.0
 PROBE_SECONDS = 60.0
 FEW_WATCHES = 8192
-PROBE = "import cv2, imagecodecs, numpy, onnxruntime, tifffile; print(*onnxruntime.get_available_providers())"
+PROBE = """
+from agent.worker.process import leave_the_network  # `agent` before onnxruntime: its __init__ says why
+print(leave_the_network())
+import cv2, imagecodecs, numpy, onnxruntime, tifffile
+print(*onnxruntime.get_available_providers())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Finding]:
         Finding("good", "strip-agent", f"{__version__}, Python {platform.python_version()}, {os.uname().machine}")
     ]
     findings += _libraries()
-    findings.append(_worker_libraries())
+    findings += _worker()
     findings += _system()
     try:
         config = load_config(config_path, environ)
@@ -83,17 +88,25 @@ def _version(name: str) -> str:
         return ""
 
 
-def _worker_libraries() -> Finding:
-    """Import them in a process of its own: a library built for another processor ends it with SIGILL."""
+def _worker() -> Iterator[Finding]:
+    """Do what a worker does first in a process of its own: a library built for another processor ends it (SIGILL)."""
     command = [sys.executable, "-c", PROBE]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return Finding("bad", "worker's libraries", f"importing them takes longer than {PROBE_SECONDS:g} s")
+        yield Finding("bad", "worker's libraries", f"importing them takes longer than {PROBE_SECONDS:g} s")
+        return
+    alone, _, providers = found.stdout.partition("\n")
+    if alone == "True":
+        yield Finding("good", "worker's network", "workers can reach none")
+    elif alone:
+        detail = "the system allows no namespace of their own: workers share the box's network, which they do not use"
+        yield Finding("note", "worker's network", detail)
     if found.returncode == 0:
-        return Finding("good", "worker's libraries", f"can be imported; onnxruntime offers {found.stdout.strip()}")
+        yield Finding("good", "worker's libraries", f"can be imported; onnxruntime offers {providers.strip()}")
+        return
     last = (found.stderr.strip().splitlines() or [""])[-1]
-    return Finding("bad", "worker's libraries", f"importing them ends with {found.returncode}: {last}")
+    yield Finding("bad", "worker's libraries", f"importing them ends with {found.returncode}: {last}")
 
 
 def _system() -> Iterator[Finding]:

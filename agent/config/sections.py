@@ -147,7 +147,7 @@ class ChecksSection(Section):
     full_scale: Annotated[float, Field(gt=0)] | None = None
     """The grey level that is white, for example 4095 or 65535; null: 255."""
     min_contrast: Annotated[float, Field(ge=0)] = 2.0
-    """Smallest standard deviation of each used channel, in grey levels of 0..255."""
+    """Grey levels of 0..255: a strip is refused where the contrast of all three channels is below. Noise exceeds it."""
     zero_rows: Literal["reject", "accept"] = "reject"
     """All-zero rows at the end of channels 0 to 2 are a file that was not written to its end."""
 

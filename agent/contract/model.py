@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.contract.exposure import Exposure, format_exposure, parse_exposure
 from agent.errors import Reason, Reject
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class ModelFacts:
     producer: str = ""
     golden: str = ""  # see agent/golden.py; "" when there is none
     golden_tolerance: float | None = None  # largest difference of any heatmap pixel, 0..1
+    exposure: Exposure | None = None  # of the strips that it was calibrated with
 
 
 def check_model(description: ModelDescription, *, unlabelled_input_scale: str = "unit") -> ModelFacts:
@@ -149,6 +151,7 @@ def parse_metadata(ours: Mapping[str, str]) -> ModelFacts:
         producer=ours.get("producer", ""),
         golden=golden,
         golden_tolerance=_golden_tolerance(ours, golden),
+        exposure=_exposure(ours),
     )
 
 
@@ -175,6 +178,8 @@ def format_metadata(facts: ModelFacts, **more: str) -> dict[str, str]:
     if facts.golden:
         ours["golden"] = facts.golden
         ours["golden_tolerance"] = repr(facts.golden_tolerance)
+    if facts.exposure is not None:
+        ours["calibration_level"] = format_exposure(facts.exposure)
     parse_metadata(ours)
     return {PREFIX + key: value for key, value in ours.items()}
 
@@ -184,6 +189,15 @@ def _golden_tolerance(ours: Mapping[str, str], golden: str) -> float | None:
     if golden and (tolerance is None or tolerance <= 0):
         raise _metadata_wrong("golden needs a golden_tolerance above 0")
     return tolerance
+
+
+def _exposure(ours: Mapping[str, str]) -> Exposure | None:
+    if "calibration_level" not in ours:
+        return None
+    try:
+        return parse_exposure(ours["calibration_level"])
+    except ValueError as error:
+        raise _metadata_wrong(f"calibration_level: {error}") from error
 
 
 def _present(ours: Mapping[str, str], key: str) -> str:

@@ -25,6 +25,12 @@ REAP_SECONDS = 5.0
 STDERR_LINES_KEPT = 20
 STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 5.0  # while memory is short, the kernel takes its time to end a process
+ENVIRONMENT = {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime would upload usage data
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
 STOOD_STILL_SECONDS = 1.0  # a look at a worker that comes later than this shows that this process was kept from it
 
 
@@ -53,7 +59,7 @@ class WorkerHandle:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+                env=os.environ | ENVIRONMENT,
             )
         self._drain = threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True)
         self._drain.start()

@@ -22,7 +22,13 @@ from agent import wire
 from agent.errors import Reject, Retry
 from agent.wire import Job, Loaded, Refused, Setup
 from agent.worker.memory import set_limit
-from agent.worker.process import die_with_the_supervisor, give_memory_back, set_oom_score, step_back
+from agent.worker.process import (
+    die_with_the_supervisor,
+    give_memory_back,
+    leave_the_network,
+    set_oom_score,
+    step_back,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -132,7 +138,9 @@ def _take_role(setup: Setup) -> Callable[[], None]:
     set_oom_score(setup.role)
     if setup.memory_mib is not None:
         set_limit(setup.memory_mib)
-    return step_back() if setup.role == "candidate" else lambda: None
+    come_forward = step_back() if setup.role == "candidate" else lambda: None
+    leave_the_network()  # `strip-agent doctor` tells whether it can; after it, capabilities say nothing about the box
+    return come_forward
 
 
 if __name__ == "__main__":

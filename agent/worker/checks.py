@@ -5,30 +5,34 @@ Channel 0 is the target, 1 and 2 are references; a fourth one is never examined.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from agent.contract.exposure import WHITE
 from agent.errors import Blame, Reason, Reject, Retry
+from agent.worker.light import USED, contrast
 
 if TYPE_CHECKING:
     from agent.config import ChecksSection
+    from agent.contract.exposure import Exposure
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 Float32 = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
-USED = ("target", "reference 1", "reference 2")
-WHITE = 255.0
-_SQUARES_FIT_BELOW = 1e15  # half a million squares of this still fit into float32
+CONSTANT = 0.5  # times the contrast of noise alone, where the noise is known; less is no picture, and no blank field
+OF_NOISE = 1.645  # contrast of noise alone, for each of its standard deviations
+LEAST = 0.1  # grey levels, where the calibration strips had no noise
+_PLAIN_SCALES = (1e-30, 1e30)  # a division by what lies between is exact enough in float32, and never overflows
 OUTPUT_TOLERANCE = 1e-4  # rounding of a softmax; clipped away
 
 
-def check_strip(pixels: Pixels, checks: ChecksSection) -> None:
+def check_strip(pixels: Pixels, checks: ChecksSection, exposure: Exposure | None = None) -> None:
     """Refuse pixels that no model can judge: (3 or 4, height, width), any accepted dtype.
 
-    In this order: finite; written to the end (the last row of no used channel is all zero); not in 0..1; contrast of
-    each used channel; target and references differ.
+    In this order: finite; written to the end (the last row of no used channel is all zero); not in 0..1; one of the
+    used channels is not constant (an evenly lit blank field shows noise, and is judged); target and references differ.
+    `exposure` is what the model's file says about its calibration strips.
 
     Raises Reject(NON_FINITE, UNIT_RANGE_SUSPECTED, LOW_CONTRAST, TARGET_EQUALS_REFERENCE) and Retry(INCOMPLETE).
     """
@@ -44,7 +48,7 @@ def check_strip(pixels: Pixels, checks: ChecksSection) -> None:
             f"grey levels are {low:g}..{high:g}; 0..{WHITE:g} is expected. If 1.0 is white, set checks.full_scale: 1"
         )
         raise Reject(Reason.UNIT_RANGE_SUSPECTED, detail)
-    _refuse_low_contrast(used, low, high, checks)
+    _refuse_low_contrast(used, low, high, checks, exposure)
     for name, reference in zip(USED[1:], used[1:], strict=True):
         if np.array_equal(used[0], reference):
             raise Reject(Reason.TARGET_EQUALS_REFERENCE, f"the target is identical to {name}: nothing can differ")
@@ -59,8 +63,10 @@ def _refuse_zero_rows(used: Pixels) -> None:
             raise Retry(Reason.INCOMPLETE, detail, Blame.FILE)
 
 
-def _refuse_low_contrast(used: Pixels, low: float, high: float, checks: ChecksSection) -> None:
-    """Measure the contrast as it was taken and as the model will see it; both must be enough.
+def _refuse_low_contrast(
+    used: Pixels, low: float, high: float, checks: ChecksSection, exposure: Exposure | None
+) -> None:
+    """Measure the contrast as it was taken and as the model will see it; both must be enough in one channel.
 
     One hot pixel that stretches the strip would otherwise leave the model a black picture, and a black picture is "ok".
     """
@@ -70,17 +76,16 @@ def _refuse_low_contrast(used: Pixels, low: float, high: float, checks: ChecksSe
         span = max(high - low, full)
     elif checks.out_of_range == "clip" and (low < 0 or high > full):
         used = np.clip(used, 0, full)
-    for name, channel in zip(USED, used, strict=True):
-        contrast = _standard_deviation(channel, span) * WHITE / span
-        if contrast < checks.min_contrast:
-            detail = f"the {name} has a contrast of {contrast:.2g} grey levels; checks.min_contrast is"
-            raise Reject(Reason.LOW_CONTRAST, f"{detail} {checks.min_contrast:g}")
-
-
-def _standard_deviation(channel: Pixels, span: float) -> float:
-    exact = np.float64 if span > _SQUARES_FIT_BELOW else np.float32
-    centred = np.subtract(channel, channel.mean(dtype=np.float64), dtype=exact).ravel()
-    return math.sqrt(float(np.dot(centred, centred)) / centred.size)
+    limit = checks.min_contrast
+    if exposure is not None:
+        limit = min(limit, max(CONSTANT * OF_NOISE * exposure.noise, LEAST))
+    found = 0.0
+    for channel in used:
+        found = max(found, contrast(channel.astype(np.float64) / span * WHITE))
+        if found >= limit:
+            return
+    detail = f"target and references are constant: their contrast is at most {found:.2g} grey levels"
+    raise Reject(Reason.LOW_CONTRAST, f"{detail}; from {limit:.2g} on a strip is judged")
 
 
 def _full_scale(checks: ChecksSection) -> float:
@@ -112,14 +117,14 @@ def to_model_input(
     strip = np.empty((1, *used.shape), np.float32)
     if outside and checks.out_of_range == "rescale":
         # In float64: the span of two float32 may exceed float32, and large offsets would eat the grey levels.
-        strip[0] = (used - np.float64(low)) * (top / (high - low))
+        strip[0] = (used - np.float64(low)) / ((high - low) or 1.0) * top
         return strip, True
-    if top == full:
+    if outside or not _PLAIN_SCALES[0] < full / top < _PLAIN_SCALES[1]:
+        strip[0] = np.clip(used, 0, full, dtype=np.float64) / full * top
+    elif top == full:
         strip[0] = used
     else:
         np.divide(used, np.float32(full / top), out=strip[0], casting="unsafe")
-    if outside:
-        np.clip(strip, 0, top, out=strip)
     return strip, False
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.contract.exposure import WHITE
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.files import heatmap_stem, read_regular_file
 from agent.records import DEFAULT_THRESHOLD, FileIdentity, Judgement
 from agent.wire import Failed, Job, Judged, Setup
 from agent.worker.checks import check_output, check_strip, to_model_input
 from agent.worker.heatmaps import write_heatmaps
+from agent.worker.light import check_light
 from agent.worker.scoring import score_heatmap
 from agent.worker.session import run
 from agent.worker.tiff import read_strip
@@ -80,8 +82,10 @@ class Judge:
     def _judge(self, job: Job, data: bytes, digest: str) -> Judgement:
         facts = self.model.facts
         pixels = read_strip(data, height=facts.height, width=facts.width)
-        check_strip(pixels, self.checks)
+        check_strip(pixels, self.checks, facts.exposure)
         strip, rescaled = to_model_input(pixels, self.checks, "gray8" if facts.input_scale == "gray8" else "unit")
+        if facts.exposure is not None:
+            check_light(strip[0], WHITE if facts.input_scale == "gray8" else 1.0, facts.exposure)
         output, inference_ms = run(self.model, strip)
         heatmap = check_output(output, facts.height, facts.width)
         threshold = next(t for t in (job.threshold, facts.threshold, DEFAULT_THRESHOLD) if t is not None)

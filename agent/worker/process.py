@@ -1,4 +1,4 @@
-"""What the worker asks of the kernel and the allocator for itself: its end, its share of the cores, its memory."""
+"""What the worker asks of the kernel and the allocator for itself: its end, its network, its cores, its memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CAP_SYS_ADMIN, CAP_SYS_NICE = 1 << 21, 1 << 23  # capabilities(7)
+_CAPABILITY_VERSION_3 = 0x20080522
 OOM_SCORE = {"candidate": 1000, "worker": 500}
 CANDIDATE_NICE = 10  # nice value: a tenth of the time of a process at 0 that wants all of it
 LOWEST_NICE_LIMIT = 20  # RLIMIT_NICE counts the other way round: 20 - nice value
@@ -28,6 +31,33 @@ def die_with_the_supervisor() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent or parent == 1:  # it died before the signal was armed
         sys.exit(0)
+
+
+def leave_the_network() -> bool:
+    """Move into a network of this process's own, in which there is nothing; return whether the system allows that.
+
+    A worker opens files from strangers and needs no network: the socket pair to the supervisor, pipes and files, those
+    on shares too, go on as before. Without privileges it takes a user namespace, which is given up at once: nothing is
+    left of its capabilities. A process that was granted some, to read cameras' files say, would lose them to it, and
+    stays where it is. Call it while there is one thread only.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    granted = _capabilities()
+    if granted & CAP_SYS_ADMIN:
+        return bool(libc.unshare(CLONE_NEWNET) == 0)
+    if granted:
+        return False
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+        return False
+    # The names of user and group in the new namespace; files are opened by the old ones, whether this works or not.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
+        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+    header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    libc.capset(ctypes.byref(header), ctypes.byref(none))  # where a filter forbids it, they hold for the empty network
+    return True
 
 
 def set_oom_score(role: str) -> None:
@@ -65,7 +95,11 @@ def _set_nice(value: int) -> None:
 
 
 def _may_set_nice() -> bool:
-    """Whether this process has CAP_SYS_NICE in effect (capabilities(7): bit 23)."""
+    return bool(_capabilities() & CAP_SYS_NICE)
+
+
+def _capabilities() -> int:
+    """Return the capabilities that this process has in effect, one bit each (capabilities(7))."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) >> 23 & 1)
+    return int(effective.split()[1], 16)

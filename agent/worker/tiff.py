@@ -1,8 +1,8 @@
 """Bytes of a TIFF file in, pixels of a strip out; nothing is decoded before the tags have proved harmless.
 
 The file is hostile until checked. `tiff_structure.py` walks the raw directories, so that tifffile only ever sees
-small tags that lie inside the file; `_channel_pages` then compares what the tags declare with the strip that is
-expected, and only what is exactly that is decoded.
+small tags that lie inside the file; `tiff_tags.py` sees that they speak of grey levels as they are stored, and
+`_channel_pages` compares what they declare with the strip that is expected. Only what is exactly that is decoded.
 
 Only codecs that cannot lose anything are read. A lossy one (JPEG, JPEG 2000, JPEG XL, WebP, LERC, ...) changes the
 pixels that the model judges, and a small defect is what it changes first.
@@ -24,32 +24,25 @@ import tifffile
 
 from agent.errors import AgentError, Blame, Reason, Reject, Retry
 from agent.worker import lzw
-from agent.worker.tiff_structure import MAX_PAGES, check_directories, damaged, incomplete
+from agent.worker.tiff_structure import MAX_PAGES, Tag, check_directories, damaged, incomplete
+from agent.worker.tiff_tags import (
+    DEFLATE,
+    DTYPES,
+    LZW,
+    PNG,
+    REVERSED_BITS,
+    check_codec_and_meaning,
+    check_left_out,
+    check_order,
+    fill_in_sizes,
+)
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
-LZW, PNG = 5, 34933
-REVERSED_BITS = 2  # of tag FillOrder
-LOSSLESS = {
-    1: "none",
-    LZW: "LZW",
-    8: "Deflate",
-    32946: "Deflate",
-    50013: "Deflate",
-    32773: "PackBits",
-    34925: "LZMA",
-    34926: "Zstandard",
-    50000: "Zstandard",
-    PNG: "PNG",
-}
-DTYPES = ("float32", "uint8", "uint16")
 CHANNELS = (3, 4)
 MAX_PADDING = 16  # a page's tiles may declare this many times the page's pixels: 1024 x 1024 tiles of a strip need 6
 # No sibling files, and none of the formats for which tifffile invents pages when it opens a file.
 _PLAIN: dict[str, Any] = {"_multifile": False, "is_lsm": False, "is_scanimage": False, "is_ndpi": False}
-_PALETTE = 3
-_PREDICTORS = (1, 2, 3)
-_DEFLATE = (8, 32946, 50013)
 _INFLATED_TOO_FAR = ("INSUFFICIENT_SPACE", "OUTPUT_TOO_SMALL", "buffer is too small")  # Deflate, PackBits, Zstandard
 
 # The strip's own error says it all; tifffile would log a line for each odd tag.
@@ -60,8 +53,8 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
     """Return the strip in `data` as (3 or 4, height, width), float32, uint8 or uint16, values as stored.
 
     The layout is found by the exact expected size: one page with planes or with interleaved samples, 3 or 4 pages, or
-    an ImageJ stack; stripped or tiled, either byte order, classic or BigTIFF, the compressions in `LOSSLESS`. Memory
-    stays within a few times that of a strip of 4 channels whatever the file says.
+    an ImageJ stack; stripped or tiled, either byte order, classic or BigTIFF, the compressions in
+    `tiff_tags.LOSSLESS`. Memory stays within a few times that of a strip of 4 channels whatever the file says.
 
     Raises Reject(NOT_A_TIFF, UNSUPPORTED_CODEC, UNSUPPORTED_DTYPE, WRONG_SHAPE, TOO_LARGE, DECOMPRESSION_BOMB) for what
     no waiting will change, and Retry(EMPTY_FILE, INCOMPLETE, DAMAGED_TIFF, DECOMPRESSION_BOMB, NO_MEMORY) for what a
@@ -72,12 +65,13 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
         # The stream is closed as well: tifffile's pages and file refer to each other, and would hold its bytes until
         # the garbage collector next looks at everything.
         with BytesIO(data) as stream, tifffile.TiffFile(stream, **_PLAIN) as file:
-            pages = _pages(file)
+            pages = _pages(file, height, width)
             stack = _imagej_stack(pages, data, file.byteorder, height, width)
             if stack is not None:
                 return stack
             pages = _channel_pages(pages, height, width)
             for page in pages:
+                fill_in_sizes(page)
                 _check_segments(page, data)
                 _check_codecs_data(page, data)
             arrays = [_decode(page, data) for page in pages]
@@ -94,7 +88,7 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
 # What the tags declare
 
 
-def _pages(file: Any) -> list[Any]:
+def _pages(file: Any, height: int, width: int) -> list[Any]:
     """Return the full pages; thumbnails and the like are left out."""
     pages = []
     for index in range(MAX_PAGES):
@@ -102,7 +96,9 @@ def _pages(file: Any) -> list[Any]:
             page = file.pages[index]
         except IndexError:
             break
-        if not page.is_reduced:
+        if page.is_reduced:
+            check_left_out(page, height, width)
+        else:
             pages.append(page)
     if not pages:
         raise incomplete("has no page")
@@ -112,35 +108,18 @@ def _pages(file: Any) -> list[Any]:
 def _channel_pages(pages: list[Any], height: int, width: int) -> list[Any]:
     """Return the pages that make up the strip; refuse everything that is not exactly one."""
     for page in pages:
-        _check_codec_and_dtype(page)
+        check_codec_and_meaning(page)
     first = pages[0]
     whole = {shape for count in CHANNELS for shape in ((count, height, width), (height, width, count))}
     if len(pages) == 1 and tuple(first.shape) in whole:
         return pages
     if all(tuple(page.shape) == (height, width) and page.dtype == first.dtype for page in pages):
         if len(pages) in CHANNELS:
+            check_order(pages)
             return pages
         if len(pages) < min(CHANNELS):
             raise incomplete(f"has {len(pages)} of at least {min(CHANNELS)} pages of one channel")
     raise _wrong_shape(pages, height, width)
-
-
-def _check_codec_and_dtype(page: Any) -> None:
-    declared = [page.imagewidth, page.imagelength, page.samplesperpixel, page.compression]
-    declared += [number for code in (258, 339) for number in np.ravel(page.tags.valueof(code, default=1))]
-    if 0 in declared:
-        raise incomplete("its tags are not filled in yet")
-    if page.compression not in LOSSLESS:
-        found = getattr(page.compression, "name", page.compression)
-        accepted = ", ".join(dict.fromkeys(LOSSLESS.values()))
-        raise Reject(Reason.UNSUPPORTED_CODEC, f"compression {found}; accepted are {accepted}")
-    if page.predictor not in _PREDICTORS:
-        raise Reject(Reason.UNSUPPORTED_CODEC, f"predictor {page.predictor}; accepted are 1, 2 and 3")
-    if page.photometric == _PALETTE:
-        raise Reject(Reason.UNSUPPORTED_DTYPE, "a colour palette; pixels must be grey levels")
-    if page.dtype is None or page.dtype.name not in DTYPES:
-        found = page.dtype or f"{page.bitspersample} bits of sample format {page.sampleformat}"
-        raise Reject(Reason.UNSUPPORTED_DTYPE, f"pixels are {found}; accepted are {', '.join(DTYPES)}")
 
 
 def _wrong_shape(pages: list[Any], height: int, width: int) -> Reject:
@@ -165,6 +144,8 @@ def _check_segments(page: Any, data: bytes) -> None:
         declared *= page.samplesperpixel if page.planarconfig == 1 else 1
         if declared > MAX_PADDING * page.nbytes:
             raise Reject(Reason.DECOMPRESSION_BOMB, f"tiles declare {declared} bytes; the page needs {page.nbytes}")
+        if Tag.STRIP_OFFSETS in page.tags:
+            raise damaged("has strips and tiles at once")
     # A writer that fills in offsets at the end leaves zeros; tifffile would read such parts as black.
     if not all(page.dataoffsets) or not all(page.databytecounts):
         raise incomplete("parts of the image have no data yet")
@@ -216,7 +197,7 @@ def _decode(page: Any, data: bytes) -> Pixels:
         pixels: Pixels = page.asarray(maxworkers=1)
     except Exception as error:
         too_far = any(sign in str(error) for sign in _INFLATED_TOO_FAR)
-        if too_far and not (page.compression in _DEFLATE and _is_damaged_deflate(page, data)):
+        if too_far and not (page.compression in DEFLATE and _is_damaged_deflate(page, data)):
             # Half-written data could still look like this, so it is waited for; the codec stopped in time.
             detail = f"holds more data than its tags declare ({error})"
             raise Retry(Reason.DECOMPRESSION_BOMB, detail, Blame.FILE) from error
@@ -245,7 +226,9 @@ def _imagej_stack(pages: list[Any], data: bytes, order: str, height: int, width:
     said = re.match(r"ImageJ=.*?^images=([0-9]{1,9})\s*$", first.description, re.DOTALL | re.MULTILINE)
     if said is None or int(said[1]) not in CHANNELS:
         return None
-    _check_codec_and_dtype(first)
+    check_codec_and_meaning(first)
+    if first.fillorder == REVERSED_BITS:
+        raise Reject(Reason.UNSUPPORTED_CODEC, "an ImageJ stack with the bits of each byte reversed (FillOrder 2)")
     planes, start = int(said[1]), first.dataoffsets[0]
     count = planes * height * width
     if start + count * first.dtype.itemsize > len(data):

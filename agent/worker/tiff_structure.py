@@ -7,12 +7,52 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 
 from agent.errors import Blame, Reason, Reject, Retry
 
 MAX_PAGES = 8  # four channels and some thumbnails
 MAX_TAGS = 1000  # of one page
 MAX_TAG_BYTES = 4 << 20  # of one page; a longer colour profile or microscope's log is no strip's
+
+
+class Tag(IntEnum):
+    """Tags that say what a pixel is or where it lies: each stands there once, in whole numbers.
+
+    Others may be of any type, also of unknown ones, which TIFF 6.0 (section 2) tells readers to skip.
+    """
+
+    NEW_SUBFILE_TYPE = 254
+    SUBFILE_TYPE = 255
+    WIDTH = 256
+    LENGTH = 257
+    BITS_PER_SAMPLE = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    FILL_ORDER = 266
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTE_COUNTS = 279
+    PLANAR_CONFIGURATION = 284
+    PAGE_NUMBER = 297
+    PREDICTOR = 317
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_BYTE_COUNTS = 325
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    INDEXED = 346
+    MATTEING = 32995
+    DATA_TYPE = 32996
+    IMAGE_DEPTH = 32997
+    TILE_DEPTH = 32998
+
+
+_ESSENTIAL = frozenset(Tag)
+_WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 13, 16, 17, 18)
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
@@ -96,14 +136,26 @@ def _check_directory(data: bytes, layout: _Layout, offset: int) -> int:
     start = offset + struct.calcsize(count_kind)
     following = layout.number(data, start + entries * entry_size, offset_kind)
     inline, total = struct.calcsize(offset_kind), 0
+    seen: set[int] = set()
     for entry in range(start, start + entries * entry_size, entry_size):
-        kind = layout.number(data, entry + 2, "H")
-        if kind not in _TYPE_BYTES:
-            raise damaged(f"a tag of the unknown type {kind}")
-        size = layout.number(data, entry + 4, offset_kind) * _TYPE_BYTES[kind]
+        code, kind = layout.number(data, entry, "H"), layout.number(data, entry + 2, "H")
+        _check_type(code, kind, seen)
+        size = layout.number(data, entry + 4, offset_kind) * _TYPE_BYTES.get(kind, 0)
         total += size
         if size > inline and layout.number(data, entry + entry_size - inline, offset_kind) + size > len(data):
             raise incomplete(f"a tag's value lies beyond the end of the file ({len(data)} bytes)")
     if total > MAX_TAG_BYTES:
         raise Reject(Reason.TOO_LARGE, f"tags of {total} bytes; {MAX_TAG_BYTES} are allowed")
     return following
+
+
+def _check_type(code: int, kind: int, seen: set[int]) -> None:
+    if kind == 0:
+        raise incomplete(f"tag {code} is not filled in yet")
+    if code not in _ESSENTIAL:
+        return
+    if code in seen:
+        raise damaged(f"tag {code} stands there twice")
+    if kind not in _WHOLE_NUMBERS:
+        raise damaged(f"tag {code} is of type {kind}, which holds no whole numbers")
+    seen.add(code)

@@ -134,8 +134,9 @@ def _tiffcp_cases() -> Iterator[Case]:
             options = ["-c", f"{name}{predictor}", "-p", planes, parts, order, *([big] if big else [])]
             options += ["-w", "32", "-l", "48"] if parts == "-t" else ["-r", "7"]
             yield Case("tiffcp", dtype, name, " ".join(options), _tiffcp(options))
-    yield Case("tiffcp", "uint8", "lzw", "-f lsb2msb -c lzw", _tiffcp(["-f", "lsb2msb", "-c", "lzw"]))
-    yield Case("tiffcp", "uint8", "none", "-f lsb2msb -c none", _tiffcp(["-f", "lsb2msb", "-c", "none"]))
+    for name, dtype, order in itertools.product(("none", "packbits", "lzw", "zip", "zstd"), READ_DTYPES, ("-L", "-B")):
+        options = ["-f", "lsb2msb", "-c", name, order]
+        yield Case("tiffcp", dtype, name, " ".join(options), _tiffcp(options))
 
 
 def _tiffcp(options: list[str]) -> Callable[[Pixels, Path], Path | None]:

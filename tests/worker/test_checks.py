@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import ChecksSection
+from agent.contract.exposure import Exposure, format_exposure, parse_exposure
+from agent.contract.model import ModelFacts, format_metadata, parse_metadata
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.worker.checks import check_output, check_strip, to_model_input
+from agent.worker.light import check_light, measure_exposure
 from tests.helpers.strips import Pixels, make_pixels
 
 DEFAULTS = ChecksSection()
@@ -22,9 +26,9 @@ def _pixels(dtype: str = "float32") -> Pixels:
     return pixels
 
 
-def _refused(pixels: Pixels, checks: ChecksSection = DEFAULTS) -> Reject | Retry:
+def _refused(pixels: Pixels, checks: ChecksSection = DEFAULTS, exposure: Exposure | None = None) -> Reject | Retry:
     with pytest.raises((Reject, Retry)) as caught:
-        check_strip(pixels, checks)
+        check_strip(pixels, checks, exposure)
     assert isinstance(caught.value, (Reject, Retry))
     return caught.value
 
@@ -93,14 +97,134 @@ def test_a_uint8_strip_of_0_and_1_is_dark_but_no_unit_range() -> None:
     assert _refused(pixels).reason is Reason.LOW_CONTRAST
 
 
-@pytest.mark.parametrize(("channel", "name"), [(0, "target"), (1, "reference 1"), (2, "reference 2")])
-def test_a_flat_channel_is_named(channel: int, name: str) -> None:
-    """A covered lens or a missing reference is refused, and the detail says which channel."""
+def _noise(level: float, deviation: float) -> Pixels:
+    noisy: Pixels = np.random.default_rng(0).normal(level, deviation, (3, 64, 48)).astype(np.float32)
+    return noisy
+
+
+@pytest.mark.parametrize("level", [4, 128, 250])
+@pytest.mark.parametrize("deviation", [0.0, 0.3, 1.0])
+def test_three_constant_channels_are_refused(level: float, deviation: float) -> None:
+    """A covered lens, a light that is off or that blinds: a picture of nothing is no good part."""
+    assert _refused(_noise(level, deviation)).reason is Reason.LOW_CONTRAST
+
+
+def test_a_blank_field_is_a_strip() -> None:
+    """An evenly lit part of the board without anything on it shows the sensor's noise."""
+    check_strip(_noise(205, 2.0), DEFAULTS)
+    check_strip(_noise(205, 2.0).round().astype(np.uint8), DEFAULTS)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_constant_channel_is_judged(channel: int) -> None:
+    """A defect in the target over a blank reference is a defect."""
     pixels = _pixels()
-    pixels[channel] = 128 + np.random.default_rng(0).normal(0, 1, pixels.shape[1:])
-    error = _refused(pixels)
-    assert error.reason is Reason.LOW_CONTRAST
-    assert f"the {name} has" in error.detail
+    pixels[channel] = 128
+    check_strip(pixels, DEFAULTS)
+
+
+def _exposure(**changed: float) -> Exposure:
+    return replace(Exposure(level_low=205, level_high=213, contrast=50, noise=2, white=0), **changed)
+
+
+@pytest.mark.parametrize(("deviation", "noise", "is_read"), [(1.0, 2.0, False), (1.1, 2.0, True), (0.5, 0.6, True)])
+def test_what_is_constant_follows_from_the_noise_of_the_calibration_strips(
+    deviation: float, noise: float, is_read: bool
+) -> None:
+    """With a quiet sensor a blank field has less contrast than `min_contrast`; it needs no tuning."""
+    pixels = _noise(205, deviation * 0.95)
+    if is_read:
+        check_strip(pixels, DEFAULTS, _exposure(noise=noise))
+    else:
+        assert _refused(pixels, exposure=_exposure(noise=noise)).reason is Reason.LOW_CONTRAST
+    check_strip(pixels, ChecksSection(min_contrast=0), _exposure(noise=noise))
+    assert _refused(_noise(205, 0), exposure=_exposure(noise=0)).reason is Reason.LOW_CONTRAST
+
+
+@pytest.mark.parametrize("scale", ["unit", "gray8"])
+@pytest.mark.parametrize(
+    ("factor", "is_lit"), [(1.0, True), (0.75, True), (0.5, False), (0.25, False), (1 / 8, False), (1 / 16, False)]
+)
+@pytest.mark.parametrize("channels", [[0], [1, 2], [0, 1, 2]], ids=str)
+def test_light_that_fades_is_refused_where_the_training_knew_another(
+    scale: Literal["unit", "gray8"], factor: float, is_lit: bool, channels: list[int]
+) -> None:
+    """In the dark a model sees nothing, and nothing is "ok"; one channel in another light is enough."""
+    pixels = _pixels()
+    exposure = measure_exposure([pixels[:3]])
+    assert exposure is not None
+    pixels[channels] *= factor
+    assert _is_lit(pixels, scale, exposure) == is_lit
+
+
+def _is_lit(pixels: Pixels, scale: Literal["unit", "gray8"], exposure: Exposure) -> bool:
+    strip, _ = to_model_input(pixels, DEFAULTS, scale)
+    try:
+        check_light(strip[0], 255.0 if scale == "gray8" else 1.0, exposure)
+    except Reject as refusal:
+        return refusal.reason is not Reason.EXPOSURE_DIFFERS
+    return True
+
+
+def test_light_that_blinds_is_refused_unless_the_training_was_blinded_too() -> None:
+    """Where the brightest turn white their differences are gone; a bright defect alone is no such thing."""
+    exposure = _exposure(level_low=180, level_high=185)
+    pixels = _pixels()
+    assert _is_lit(pixels, "unit", exposure)
+    pixels[0, :10, :10] = 255
+    assert _is_lit(pixels, "unit", exposure)
+    blinded = np.clip(pixels * 1.45, 0, 255)
+    assert not _is_lit(blinded, "unit", exposure)
+    assert not _is_lit(blinded, "unit", _exposure(level_low=250, level_high=255))
+    assert _is_lit(blinded, "unit", _exposure(level_low=250, level_high=255, white=0.3))
+    assert not _is_lit(np.clip(pixels * 1.3, 0, 254), "unit", _exposure(level_low=150, level_high=160))
+
+
+@pytest.mark.parametrize("defect", [False, True])
+def test_a_blank_field_in_the_right_light_is_judged(defect: bool) -> None:
+    """With a defect and without: the level of a strip does not follow from what it shows."""
+    pixels = _noise(205, 2.0)
+    if defect:
+        pixels[0, 20:30, 20:30] = 30
+    check_strip(pixels, DEFAULTS, _exposure())
+    assert _is_lit(pixels, "unit", _exposure())
+    assert not _is_lit(pixels / 2, "unit", _exposure())
+
+
+def test_an_exposure_survives_the_model_file() -> None:
+    """Four digits of each number; later versions may add keys."""
+    exposure = Exposure(level_low=12.34, level_high=205.6, contrast=0.1234, noise=2.035, white=0.0123)
+    assert parse_exposure(format_exposure(exposure)) == exposure
+    assert parse_exposure(format_exposure(exposure)[:-1] + ', "more": [1]}') == exposure
+    facts = ModelFacts(labelled=True, height=1, width=1, input_scale="unit", model_id="a", version=1, precision="fp32")
+    assert check_model_metadata(format_metadata(replace(facts, exposure=exposure))).exposure == exposure
+    assert check_model_metadata(format_metadata(facts)).exposure is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "7", "null", "{" * 99999, '{"level_low": 1}']
+    + [
+        f'{{"level_low": {low}, "level_high": {high}, "contrast": 1, "noise": {noise}, "white": {white}}}'
+        for low, high, noise, white in [
+            (0, 1, 1, 0), (2, 1, 1, 0), ("NaN", 9, 1, 0), (1, "Infinity", 1, 0), (1, 256, 1, 0), (1, 2, -1, 0),
+            (1, 2, 1, 1.5), ("[]", 2, 1, 0), ('"a"', 2, 1, 0),
+        ]
+    ],
+)  # fmt: skip
+def test_an_exposure_that_is_none_refuses_the_model(text: str) -> None:
+    """It is never taken for "there is none"."""
+    metadata = format_metadata(
+        ModelFacts(labelled=True, height=1, width=1, input_scale="unit", model_id="a", version=1, precision="fp32")
+    )
+    with pytest.raises(Reject, match="calibration_level") as caught:
+        check_model_metadata(metadata | {"strip_agent.calibration_level": text})
+    assert caught.value.reason is Reason.MODEL_METADATA
+
+
+def check_model_metadata(metadata: dict[str, str]) -> ModelFacts:
+    """Read a file's metadata."""
+    return parse_metadata({key.removeprefix("strip_agent."): value for key, value in metadata.items()})
 
 
 def test_contrast_is_measured_in_grey_levels_of_255() -> None:
@@ -196,7 +320,7 @@ def test_clipping_and_refusing_are_the_operators_choice() -> None:
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=12, max_size=12),
     st.sampled_from(["rescale", "clip"]),
     st.sampled_from([("unit", 1.0), ("gray8", 255.0)]),
-    st.sampled_from([None, 1.0, 4095.0]),
+    st.one_of(st.sampled_from([None, 1.0, 255.0, 4095.0]), st.floats(min_value=5e-324, max_value=1.7e308)),
 )
 def test_what_the_model_gets_is_always_finite_and_in_scale(
     values: list[float], rule: Any, scale: tuple[Any, float], full_scale: float | None

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from agent.errors import Reason
-from agent.worker.tiff import LOSSLESS
+from agent.worker.tiff_tags import LOSSLESS
 from tests.helpers.bad_strips import BAD_STRIPS
 from tests.helpers.repository import ROOT
 

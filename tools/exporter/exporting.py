@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.contract.golden import Golden, encode_golden
 from agent.contract.model import ModelFacts
+from agent.worker.light import measure_exposure
 from tools.exporter.blend import FAINT, LOWEST, blend_defects, is_telling
 from tools.exporter.calibration import QUANTISED_OPSET, Calibration, calibrate, quantise_everything, relieve
 from tools.exporter.checkpoint import PATCH_SIDE, image_size_of, load_checkpoint
@@ -154,6 +155,9 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     if found_plan and asked.window == "exact":
         _check_unknown_strip(source, layout, session, asked, out)
     facts = _with_golden(facts, asked, layout, proven, session)
+    if asked.calibration:  # not the golden strip, and no spots that were blended in
+        lit = [strip.pixels for strip in read_folder(asked.calibration, (layout.height, layout.width))]
+        facts = replace(facts, exposure=measure_exposure(lit))
     content = serialise(model, describe_in_metadata(facts, layout, asked.window, source, found_plan, comparisons))
     check_contract(content)
     write_file(out, content)

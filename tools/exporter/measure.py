@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 MEMORY_RUNS = 3  # the peak depends on how the threads happen to meet; the median is shown
 
 _PEAK = """
-import sys, numpy, onnxruntime
+import os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before it is loaded
+import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = int(sys.argv[2])
 options.log_severity_level = 3
