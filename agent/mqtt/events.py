@@ -7,7 +7,6 @@ from typing import Literal
 
 ProtocolName = Literal["5", "3.1.1"]
 
-SUCCESS = 0
 NO_MATCHING_SUBSCRIBERS = 0x10
 FAILURE = 0x80  # this code and all above it
 UNSUPPORTED_PROTOCOL = 0x84
