@@ -20,6 +20,7 @@ PACKET_TOO_LARGE = 0x95
 QUOTA_EXCEEDED = 0x97
 ADMINISTRATIVE_ACTION = 0x98
 PAYLOAD_FORMAT_INVALID = 0x99
+RETAIN_NOT_SUPPORTED = 0x9A
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker has accepted the connection and lets this many QoS 1 messages be unanswered at a time."""
+    """The broker has accepted the connection and lets this many QoS 1 messages be unanswered at a time.
+
+    `retains` is False where the broker says that it keeps no retained messages (MQTT 5 only).
+    """
 
     receive_maximum: int
+    retains: bool = True
 
 
 @dataclass(frozen=True, slots=True)

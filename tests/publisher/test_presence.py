@@ -68,6 +68,7 @@ def test_an_agent_that_is_called_offline_while_it_is_online_contradicts(broker: 
         ts_ms=0,
         started_ts=utc_text(0),
         version="",
+        connection=0,
     )
     publisher = make_publisher(broker.port)
     step_until(publisher, lambda: publisher._presence.birth_arrived, "its birth has arrived")
