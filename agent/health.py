@@ -92,6 +92,7 @@ def take_health(parts: Parts) -> Health:
         broker_error=broker.last_error,
         delivery=broker.delivery,
         nobody_listening=broker.nobody_listening,
+        unheard=broker.unheard,
         cameras_total=len(parts.watchers),
         cameras_reachable=sum(watch.state not in AWAY for watch in parts.watchers.values()),
         cameras=" ".join(f"{name}={watch.state}" for name, watch in parts.watchers.items()),

@@ -71,7 +71,7 @@ class Service:
         self.started_ms = now_ms()
         self.ledger = open_ledger(state / "ledger.db", patience=sdnotify.extend_timeout)
         self.starter = Starter()
-        self.publisher = Publisher(self.config, self.ledger.outbox)
+        self.publisher = Publisher(self.config, self.ledger.outbox, retained_file=state / "broker.json")
         self.slots = {name: Slot(name) for name in self.config.slots}
         try:
             trusted_keys = read_trusted_keys(self.config.models.trusted_keys)

@@ -229,6 +229,8 @@ class MqttSection(Section):
     tls: Tls = Tls()
     base_topic: Topic | None = None
     """First part of every topic; null: strip-agent/<agent.name>."""
+    retain: bool = True
+    """false: no message is retained, for brokers that keep none; `state/` then reaches only who is subscribed."""
 
     @field_validator("protocol", mode="before")
     @classmethod

@@ -21,13 +21,15 @@ class AgentState(Message):
     reason: str
     """Why: `connected`; `connection_lost` when the broker noticed it; else what stopped the agent."""
     ts: UtcText
-    """When this was written, UTC. With `connection_lost` that is when the connection began, not when it was lost."""
+    """Of `connected` and `connection_lost`: when the connection began, not when it was lost; else when written. UTC."""
     ts_ms: int
-    """`ts` in Unix milliseconds."""
+    """`ts` in Unix milliseconds; with `connection_lost` one more than in `connected`, so that it sorts behind it."""
     started_ts: UtcText
     """When the agent was started, UTC."""
     version: str
     """Version of the agent."""
+    connection: Count
+    """Counts the connections, over restarts. The higher one is the later one; of the same one, offline is the later."""
 
 
 class Health(Message):
@@ -82,13 +84,15 @@ class Health(Message):
     delivery: Literal["verified", "unverified", "refused", "down"]
     """`unverified`: MQTT 3.1.1, where a denied message looks accepted, and none came back; `refused`: by the broker."""
     nobody_listening: bool
-    """The broker says that no one subscribes to the results (MQTT 5 only)."""
+    """The broker says that no one subscribes to the results of some camera (MQTT 5 only)."""
+    unheard: Count
+    """Results that the broker took while no one subscribed to them, since the start (MQTT 5 only)."""
     cameras_total: Count
     """Configured cameras."""
     cameras_reachable: Count
     """Cameras whose folder can be read."""
     cameras: str
-    """Each camera and its state, as `top=ok side=unreachable`."""
+    """Each camera and its state, as `top=events side=unreachable`."""
     slots_total: Count
     """Model slots in use."""
     slots_ready: Count
