@@ -9,8 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agent.names import compile_patterns, natural_key
 from agent.records import FileIdentity, SettledFile
-from agent.settling import BacklogCutoff, Settling, compile_patterns
+from agent.settling import BacklogCutoff, Settling
 from agent.watching.events import Hints
 from agent.watching.folder import Folder
 from agent.watching.scan import Found, Scan
@@ -259,7 +260,11 @@ class CameraWatcher:
     def _take_found(self, scan: Scan) -> None:
         """Make candidates of what the ledger does not know."""
         if scan is self._full_scan and self._counting is not None:
-            keys = ((seen.mtime_ns, path) for path, seen in self._unasked if path not in self._arrived_meanwhile)
+            keys = (
+                (seen.mtime_ns, natural_key(path))
+                for path, seen in self._unasked
+                if path not in self._arrived_meanwhile
+            )
             self._counting.count(keys)
             self._unasked = []
             return
@@ -270,7 +275,7 @@ class CameraWatcher:
         for path, seen in new:
             if path not in known:
                 backlog = is_first and path not in self._arrived_meanwhile
-                skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, path))
+                skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, natural_key(path)))
                 announced = scan is self._folder_scan  # by its folder's event
                 self._settling.look(path, seen, now, backlog=backlog, skip=skip, hinted=announced)
         self._unasked = []
