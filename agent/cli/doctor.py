@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agent.config import Config
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
-LIBRARIES = ("onnxruntime", "numpy", "tifffile", "imagecodecs", "opencv-python-headless", "paho-mqtt",
+LIBRARIES = ("onnxruntime", "numpy", "tifffile", "imagecodecs", "opencv-python-headless", "watchdog", "paho-mqtt",
              "pydantic", "PyYAML", "cryptography")  # fmt: skip
 CONNECT_SECONDS = 3.0
 PROBE_SECONDS = 60.0

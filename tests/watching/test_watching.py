@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from watchdog.observers.inotify_c import InotifyFD
 
 from agent.config import Camera
 from agent.records import FileIdentity, SettledFile
@@ -25,6 +26,8 @@ from agent.watching.scan import Found, Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
 DEADLINE_SECONDS = 20.0
 SLOW_RESCAN = 3600.0  # so that nothing but an event (or an explicit scan) can have found a file
@@ -97,11 +100,15 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Line]]:
     """Make lines that are closed in the end, and check that no thread and no descriptor stays."""
     before = set(threading.enumerate())
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = _descriptors()
     lines: list[Line] = []
 
     def make(root: Path, **settings: Any) -> Line:
@@ -113,7 +120,7 @@ def start() -> Iterator[Callable[..., Line]]:
         line.watcher.close()
         assert line.state == "closed"
     assert set(threading.enumerate()) <= before
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert _descriptors() == descriptors
 
 
 if TYPE_CHECKING:
@@ -588,13 +595,13 @@ def test_overflow_of_the_event_queue_is_counted_and_nothing_is_lost(
         pytest.skip("this system's event queue is too long to be filled")
     line = start(root).ready()
     gate = threading.Event()
-    take = events.FolderEvents._take
+    handle = events.FolderEvents.on_event
 
-    def slowly(self: events.FolderEvents, watch: int, mask: int, name: str) -> None:
+    def slowly(self: events.FolderEvents, event: InotifyEvent) -> None:
         gate.wait(DEADLINE_SECONDS)
-        take(self, watch, mask, name)
+        handle(self, event)
 
-    monkeypatch.setattr(events.FolderEvents, "_take", slowly)
+    monkeypatch.setattr(events.FolderEvents, "on_event", slowly)
     count = limit // 3 + 1500
     for number in range(count):
         (root / f"{number}.tif").write_bytes(b"1")
@@ -689,17 +696,20 @@ def test_network_file_systems_are_polled(root: Path, start: Start, monkeypatch: 
     assert insisting.state == "events"
 
 
-def _refuse(function: str, refusal: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+def _refuse_watches(refusal: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     """Play a limit of the system that a test cannot reach without harming every other program of this user."""
-    call = events._call
+    add = InotifyFD.add_callback
 
-    def limited(name: str, *arguments: int | bytes) -> int:
-        for_the_root = len(arguments) > 1 and bytes(arguments[1]).rstrip(b"/").endswith(b"/camera")
-        if name == function and not for_the_root:
+    def limited(self: InotifyFD, path: bytes, *others: Any) -> WatchDescriptor:
+        if not path.rstrip(b"/").endswith(b"/camera"):
             raise refusal
-        return call(name, *arguments)
+        return add(self, path, *others)
 
-    monkeypatch.setattr(events, "_call", limited)
+    monkeypatch.setattr(InotifyFD, "add_callback", limited)
+
+
+def _refuse(*_: object) -> int:
+    raise OSError(errno.EMFILE, "inotify instance limit reached")
 
 
 def test_no_instances_left_means_polling_with_the_reason_until_there_are(
@@ -709,7 +719,7 @@ def test_no_instances_left_means_polling_with_the_reason_until_there_are(
     monkeypatch.setattr(folder, "EVENTS_RETRY_SECONDS", 0.2)
     line = start(root, rescan_seconds=0.2)
     with monkeypatch.context() as patch:
-        _refuse("inotify_init1", OSError(errno.EMFILE, "Too many open files"), patch)
+        patch.setattr(InotifyFD, "_create_inotify_fd", _refuse)
         line.turn()
     assert line.state == "polling"
     assert "max_user_instances" in line.watcher.status().detail
@@ -725,7 +735,7 @@ def test_folders_that_cannot_be_watched_are_counted_and_scanned(
     (root / "d" / "e").mkdir(parents=True)
     line = start(root, rescan_seconds=0.2)
     with monkeypatch.context() as patch:
-        _refuse("inotify_add_watch", OSError(errno.ENOSPC, "No space left on device"), patch)
+        _refuse_watches(OSError(errno.ENOSPC, "inotify watch limit reached"), patch)
         line.turn()
         assert line.state == "events"
         assert line.watcher.status().detail.startswith("2 folders")
@@ -739,6 +749,12 @@ def _watches_of_this_process() -> int:
     return sum(info.read_text().count("inotify wd:") for info in Path("/proc/self/fdinfo").iterdir() if info.exists())
 
 
+def _watched_folders(line: Line) -> set[str]:
+    listening = line.watcher._folder._events
+    assert listening is not None
+    return {folder for folder, _ in listening._watched.values()}
+
+
 def test_watches_are_given_back(root: Path, tmp_path: Path, start: Start) -> None:
     """Folders that are deleted or moved away for months on end must not use up the system's watches."""
     before = _watches_of_this_process()
@@ -750,7 +766,7 @@ def test_watches_are_given_back(root: Path, tmp_path: Path, start: Start) -> Non
     (root / "moved").rename(tmp_path / "elsewhere")
     line.until(lambda: _watches_of_this_process() == before + 3)
     (root / "renamed").rename(root / "again")
-    line.until(lambda: "again/sub" in line.watcher._folder._events._folders.values())  # type: ignore[union-attr]
+    line.until(lambda: "again/sub" in _watched_folders(line))
     assert _watches_of_this_process() == before + 3
     (root / "again" / "sub" / "a.tif").write_bytes(b"1")
     line.until_paths("again/sub/a.tif")
@@ -775,6 +791,67 @@ def test_a_dead_event_thread_is_replaced(
     assert "begun anew" in caplog.text
     (root / "b.tif").write_bytes(b"1")
     line.until_paths("a.tif", "b.tif")
+
+
+def test_no_room_for_watchdogs_thread_or_descriptors_means_polling_and_leaks_nothing(
+    root: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the things that it needs is the first that there is no room for, what it had is given back."""
+    descriptors = _descriptors()
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    for target, name, refuse in ((os, "pipe", _refuse), (threading.Thread, "start", no_thread)):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, refuse)
+            line = start(root)
+            line.turn()
+        assert line.state == "polling"
+        assert line.watcher.status().detail.startswith("no file events")
+        assert _descriptors() == descriptors
+
+
+def test_a_folder_made_anew_while_the_old_one_is_still_open_is_watched(root: Path, start: Start) -> None:
+    """The end of the old one's watch comes late, after the new one was read: it must not end the new one's."""
+    line = start(root).ready()
+    (root / "d").mkdir()
+    line.until(lambda: "d" in _watched_folders(line))
+    with os.scandir(root / "d"):  # as a scan has it
+        (root / "d").rmdir()
+        (root / "d").mkdir()
+        (root / "d" / "first.tif").write_bytes(b"1")
+        line.until_paths("d/first.tif")
+    line.until(lambda: line.watcher._folder_scan is None and not line.watcher._new_folders)
+    (root / "d" / "second.tif").write_bytes(b"1")
+    line.until_paths("d/first.tif", "d/second.tif")
+
+
+def test_an_unreadable_folder_takes_no_place_among_the_watches(ordinary_user: Path, start: Start) -> None:
+    """Watchdog notes a watch that it did not get; each scan would add one, and a warning."""
+    (ordinary_user / "locked").mkdir(mode=0)
+    line = start(ordinary_user).ready()
+    listening = line.watcher._folder._events
+    assert listening is not None
+    line.watcher.request_scan()
+    line.turns(0.2)
+    assert len(listening._inotify._watch_for_wd) == len(_watched_folders(line)) == 1
+
+
+@pytest.mark.root
+@needs_root
+def test_a_folder_mounted_once_more_below_itself(root: Path, start: Start) -> None:
+    """One watch for both; its files are found under both names, by a scan where not by events, without end."""
+    (root / "again").mkdir()
+    subprocess.run(["mount", "--bind", root, root / "again"], check=True)
+    try:
+        line = start(root, rescan_seconds=0.3).ready()
+        (root / "a.tif").write_bytes(b"1")
+        line.until_paths("a.tif", "again/a.tif")
+        assert line.state == "events"
+        line.watcher.close()
+    finally:
+        subprocess.run(["umount", "--lazy", root / "again"], check=True)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
