@@ -71,6 +71,7 @@ def take_health(parts: Parts) -> Health:
         strips_pending=sum(balance.waiting for balance in balances),
         strips_oldest_s=_age_seconds(now, depths.oldest_waiting_ms),
         strips_vanished=sum(watch.vanished_before_settle for watch in parts.watchers.values()),
+        files_ignored=sum(watch.ignored_last_scan for watch in parts.watchers.values()),
         outbox_depth=depths.outbox_pending,
         outbox_oldest_s=_age_seconds(now, depths.oldest_outbox_ms),
         outbox_parked=depths.outbox_parked,
@@ -109,7 +110,13 @@ def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
             for worker in (slot.current,)
         },
         "watching": {
-            name: {"state": watch.state, "detail": watch.detail, "error": watch.error, "waiting": watch.waiting}
+            name: {
+                "state": watch.state,
+                "detail": watch.detail,
+                "error": watch.error,
+                "waiting": watch.waiting,
+                "ignored": watch.ignored_last_scan,
+            }
             for name, watch in parts.watchers.items()
         },
     }

@@ -56,7 +56,8 @@ def status(facts: dict[str, Any]) -> str:
         lines.append(f"model     {slot}: {shown + probation + hold if model['active_sha256'] else 'none: strips wait'}")
     for camera, watching in facts.get("watching", {}).items():
         detail = f": {watching['detail'] or watching['error']}" if watching["detail"] or watching["error"] else ""
-        lines.append(f"camera    {camera}: {watching['state']}{detail}")
+        ignored = f"; {watching['ignored']} names are passed over (ignore)" if watching["ignored"] else ""
+        lines.append(f"camera    {camera}: {watching['state']}{detail}{ignored}")
     for camera, waiting in facts["abandoned"].items():
         lines.append(f"camera    {camera}: not configured any more; {waiting} of its strips wait for ever")
     return "\n".join(lines)

@@ -57,6 +57,8 @@ class Health(Message):
     """Age of the oldest of them in seconds; 0.0 when none waits."""
     strips_vanished: Count
     """Files that were gone before they were complete, since the start."""
+    files_ignored: Count
+    """Names in the cameras' folders that `cameras[].ignore` passes over, as the last scans found them."""
     outbox_depth: Count
     """Messages that the broker has not acknowledged."""
     outbox_oldest_s: Duration

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
 
 if TYPE_CHECKING:
-    import re
-
     from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
+
+    from agent.names import StripNames
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ class FolderEvents:
     It is watchdog's `WatchCallback`: the methods that begin with `on_` are called by watchdog's thread.
     """
 
-    def __init__(self, root: str, pattern: re.Pattern[str], hints: Hints) -> None:
+    def __init__(self, root: str, names: StripNames, hints: Hints) -> None:
         self._root = root
-        self._pattern = pattern
+        self._names = names
         self._hints = hints
         self._lock = threading.Lock()
         self._numbers = map(CallbackId, itertools.count())
@@ -176,7 +176,7 @@ class FolderEvents:
         if mask & InotifyConstants.IN_MOVED_FROM:
             if is_folder:
                 self._forget_below(path)
-        elif is_folder or self._pattern.fullmatch(path):
+        elif not self._names.passes_over(path, is_folder=is_folder) and (is_folder or self._names.is_strip(path)):
             self._hints.add(path, is_folder=is_folder)
 
     def _forget_below(self, path: str) -> None:

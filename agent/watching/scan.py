@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from agent.records import FileIdentity, show_name
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
     from os import _ScandirIterator
+
+    from agent.names import StripNames
 
 Found = tuple[str, FileIdentity]
 
@@ -18,21 +19,23 @@ Found = tuple[str, FileIdentity]
 class Scan:
     """One pass over `start` (relative to `root`, "" is all of it); holds nothing but the folders still to be read.
 
-    Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed.
+    Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed. What is
+    to be passed over is counted in `ignored`; a folder counts once, and nothing in it is looked at.
     A folder or file that cannot be read is counted in `errors` and the rest is read all the same.
     `watch` is called for each folder before it is read, so that no file falls between; it returns False when the
     folder could not be watched.
     """
 
-    def __init__(self, root: str, start: str, pattern: re.Pattern[str], watch: Callable[[str], bool]) -> None:
+    def __init__(self, root: str, start: str, names: StripNames, watch: Callable[[str], bool]) -> None:
         self.start = start
         self.files_seen = 0
         self.failed = False  # not even `start` could be read
         self.errors = 0
         self.first_error = ""
         self.unwatched = 0  # folders
+        self.ignored = 0
         self._root = root
-        self._pattern = pattern
+        self._names = names
         self._watch = watch
         self._folders = [start]  # still to be read
         self._entries: _ScandirIterator[str] | None = None  # of the folder that is being read
@@ -54,9 +57,12 @@ class Scan:
                 continue
             path = f"{self._folder}/{entry.name}" if self._folder else entry.name
             try:
-                if entry.is_dir(follow_symlinks=False):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if self._names.passes_over(path, is_folder=is_folder):
+                    self.ignored += 1
+                elif is_folder:
                     self._folders.append(path)
-                elif self._pattern.fullmatch(path):
+                elif self._names.is_strip(path):
                     found.append((path, FileIdentity.of(entry.stat(follow_symlinks=False))))
             except FileNotFoundError:
                 continue

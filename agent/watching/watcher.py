@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agent.names import compile_patterns, natural_key
+from agent.names import StripNames, natural_key
 from agent.records import FileIdentity, SettledFile
 from agent.settling import BacklogCutoff, Settling
 from agent.watching.events import Hints
@@ -55,11 +55,11 @@ class CameraWatcher:
         self._camera = camera
         self._known = known
         self._clock = clock
-        self._pattern = compile_patterns(camera.patterns)
+        self._names = StripNames.of(camera.patterns, camera.ignore)
         self._settling = Settling(camera.settle_seconds)
         self._bell = threading.Event()
         self._hints = Hints(self._bell)
-        self._folder = Folder(camera, self._pattern, self._hints, clock)
+        self._folder = Folder(camera, self._names, self._hints, clock)
         self._returned: dict[str, SettledFile] = {}
         self._return_at = NEVER
         # Scans
@@ -84,9 +84,8 @@ class CameraWatcher:
         # For others to read
         self._stepping = False
         self._progress_at = clock()
-        self._last_scan: tuple[int, float, float, int, str] | None = None  # files, ended, seconds, errors, first error
+        self._last_scan: Scan | None = None  # the last full one, read to its end
         self._found_without_event = 0
-        self._unwatched = 0
 
     def expect_files(self) -> None:
         """Know, before the first step, that strips wait whose files are in the folder: it cannot be empty."""
@@ -141,17 +140,16 @@ class CameraWatcher:
         silent_seconds = (self._clock() if now is None else now) - self._progress_at
         if self._stepping and silent_seconds > UNREACHABLE_INTERVALS * self._camera.rescan_seconds:
             state, detail = "unreachable", f"reading the folder has not come back for {silent_seconds:.0f} s"
-        if state == "events" and self._unwatched:
-            detail = f"{self._unwatched} folders have no file events: raise fs.inotify.max_user_watches"
-        files, ended, seconds, errors, first_error = self._last_scan or (0, None, 0.0, 0, "")
+        last = self._last_scan
+        if state == "events" and last and last.unwatched:
+            detail = f"{last.unwatched} folders have no file events: raise fs.inotify.max_user_watches"
         return WatchStatus(
             state=state,
             detail=detail,
-            files_seen_last_scan=files,
-            last_scan_monotonic=ended,
-            last_scan_seconds=seconds,
-            unreadable_last_scan=errors,
-            error=first_error,
+            files_seen_last_scan=last.files_seen if last else 0,
+            ignored_last_scan=last.ignored if last else 0,
+            unreadable_last_scan=last.errors if last else 0,
+            error=last.first_error if last else "",
             waiting=len(self._settling),
             vanished_before_settle=self._settling.vanished,
             overflows=self._hints.overflows,
@@ -245,9 +243,9 @@ class CameraWatcher:
         if self._folder_scan is None and not self._unasked:
             folder = next((path for path, due in self._new_folders.items() if due <= now), None)
             if folder is not None:
-                self._folder_scan = Scan(self._folder.root, folder, self._pattern, self._folder.watch)
+                self._folder_scan = Scan(self._folder.root, folder, self._names, self._folder.watch)
         if self._folder_scan is None and self._full_scan is None and now >= self._full_scan_due():
-            self._full_scan = Scan(self._folder.root, "", self._pattern, self._folder.watch)
+            self._full_scan = Scan(self._folder.root, "", self._names, self._folder.watch)
             self._scan_wanted = False
             self._scan_began = now
             if self._newest is not None and self._cutoff is None:
@@ -289,7 +287,7 @@ class CameraWatcher:
             return
         self._full_scan = None
         took = now - self._scan_began
-        self._last_scan = (scan.files_seen, now, took, scan.errors, scan.first_error)
+        self._last_scan = scan
         self._next_scan_at = now + self._camera.rescan_seconds
         self._not_before = now + took  # when scans are wanted all the time they take half of the time
         if scan.failed:
@@ -301,7 +299,6 @@ class CameraWatcher:
         elif not self._first_scan_read:
             self._first_scan_read = True
             self._arrived_meanwhile.clear()
-        self._unwatched = scan.unwatched
         self._counting = None
 
     def _drop_scans(self) -> None:
