@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import now_ms
 from agent.messages import Health, utc_text
+from agent.records import show_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,7 @@ def take_health(parts: Parts) -> Health:
     alarms += [
         f"camera_{name}_partly_unreadable" for name, watch in parts.watchers.items() if watch.unreadable_last_scan
     ]
+    alarms += [f"camera_{name}_linked_folder" for name, watch in parts.watchers.items() if watch.linked_folders]
     alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
     alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
     if not saved:
@@ -116,6 +118,7 @@ def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
                 "error": watch.error,
                 "waiting": watch.waiting,
                 "ignored": watch.ignored_last_scan,
+                "linked_folders": [show_name(path) for path in watch.linked_folders],
             }
             for name, watch in parts.watchers.items()
         },

@@ -15,6 +15,7 @@ class WatchStatus:
     ignored_last_scan: int  # names on the camera's list that the last full scan passed over
     unreadable_last_scan: int  # folders and files that the last full scan could not read
     error: str  # the first of them
+    linked_folders: tuple[str, ...]  # links in the folder, as paths, that lead to folders elsewhere or do not say
     waiting: int  # candidates that have not settled
     vanished_before_settle: int
     overflows: int  # times the system dropped events

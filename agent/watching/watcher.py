@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import stat
 import threading
 import time
@@ -14,6 +13,7 @@ from agent.records import FileIdentity, SettledFile
 from agent.settling import BacklogCutoff, Settling
 from agent.watching.events import Hints
 from agent.watching.folder import Folder
+from agent.watching.links import LinkedFolders, stat_below
 from agent.watching.scan import Found, Scan
 from agent.watching.status import WatchStatus
 
@@ -85,6 +85,8 @@ class CameraWatcher:
         self._stepping = False
         self._progress_at = clock()
         self._last_scan: Scan | None = None  # the last full one, read to its end
+        self._links = LinkedFolders()
+        self._linked_folders: tuple[str, ...] = ()
         self._found_without_event = 0
 
     def expect_files(self) -> None:
@@ -150,6 +152,7 @@ class CameraWatcher:
             ignored_last_scan=last.ignored if last else 0,
             unreadable_last_scan=last.errors if last else 0,
             error=last.first_error if last else "",
+            linked_folders=self._linked_folders,
             waiting=len(self._settling),
             vanished_before_settle=self._settling.vanished,
             overflows=self._hints.overflows,
@@ -198,7 +201,7 @@ class CameraWatcher:
     def _look(self, path: str, *, hinted: bool = False) -> SettledFile | None:
         """Look at one file; return it if that settled it."""
         try:
-            found = os.lstat(f"{self._folder.root}/{path}")
+            found = stat_below(self._folder.root, path)
             seen = None if stat.S_ISDIR(found.st_mode) else FileIdentity.of(found)
         except (FileNotFoundError, NotADirectoryError):
             if self._folder.is_gone():  # not the file's doing: it is looked at when the folder is back
@@ -288,6 +291,7 @@ class CameraWatcher:
         self._full_scan = None
         took = now - self._scan_began
         self._last_scan = scan
+        self._linked_folders = self._links.among(self._folder.root, scan.links)
         self._next_scan_at = now + self._camera.rescan_seconds
         self._not_before = now + took  # when scans are wanted all the time they take half of the time
         if scan.failed:

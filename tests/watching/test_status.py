@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agent.watching.links import open_folder
 from agent.watching.scan import Found, Scan
 from tests.watching.line import DEADLINE_SECONDS
 
@@ -49,15 +49,14 @@ def test_a_scan_that_fails_in_the_middle_is_tried_again(
     for name in ("bad", "good"):
         (root / name).mkdir()
         (root / name / "a.tif").write_bytes(b"1")
-    real = os.scandir
 
-    def failing(path: Any) -> Any:
-        if str(path).endswith("/bad"):
+    def failing(root: str, folder: str, flags: int) -> int:
+        if folder == "bad":
             raise OSError(5, "Input/output error")
-        return real(path)
+        return open_folder(root, folder, flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr("agent.watching.scan.os.scandir", failing)
+        patch.setattr("agent.watching.scan.open_folder", failing)
         line = start(root, watch="poll", rescan_seconds=0.1).ready()
         assert line.paths == ["good/a.tif"]
         assert line.watcher.status().error == "bad: Input/output error"
