@@ -16,7 +16,7 @@ class WatchStatus:
     unreadable_last_scan: int  # folders and files that the last full scan could not read
     error: str  # the first of them
     linked_folders: tuple[str, ...]  # links in the folder, as paths, that lead to folders elsewhere or do not say
-    waiting: int  # candidates that have not settled
+    waiting: int  # candidates that have not settled, and files that the ledger could not begin yet
     vanished_before_settle: int
     overflows: int  # times the system dropped events
     found_without_event: int  # live files that only a full scan found, although there are events

@@ -186,6 +186,40 @@ def test_folders_that_cannot_be_watched_are_counted_and_scanned(
     line.until(lambda: line.watcher.status().detail == "")
 
 
+def test_a_new_folder_is_read_a_second_time(root: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a watch of its own, its first files are found soon all the same, and not at the next rescan."""
+    line = start(root).ready()
+    _refuse_watches(OSError(errno.ENOSPC, "inotify watch limit reached"), monkeypatch)
+    (root / "d").mkdir()
+    line.until(lambda: line.watcher._new_folders.get("d", watcher.NOW) > watcher.NOW)  # it was read once
+    assert line.watcher._folder_scan is None
+    (root / "d" / "a.tif").write_bytes(b"1")
+    line.until_paths("d/a.tif")
+    line.until(lambda: not line.watcher._new_folders)
+
+
+def test_scans_that_are_wanted_all_the_time_take_half_of_the_time(
+    root: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that overflows again and again on a slow folder must not keep everything else from its turn."""
+    now, scans, scan_seconds = [0.0], [0], 3.0
+
+    class SlowScan(Scan):
+        def read(self, entries: int) -> list[Found]:
+            scans[0] += 1
+            now[0] += scan_seconds
+            return super().read(entries)
+
+    monkeypatch.setattr(watcher, "Scan", SlowScan)
+    line = start(root, watch="poll")
+    line.watcher._clock = lambda: now[0]
+    while now[0] < 120:
+        line.watcher._hints.overflowed()
+        line.watcher.step()
+        now[0] += 0.1
+    assert 120 / (2 * scan_seconds) - 3 <= scans[0] <= 120 / (2 * scan_seconds) + 1
+
+
 def _watches_of_this_process() -> int:
     return sum(info.read_text().count("inotify wd:") for info in Path("/proc/self/fdinfo").iterdir() if info.exists())
 

@@ -68,3 +68,30 @@ def test_a_file_written_during_the_first_scan_is_live(
     line.ready()
     assert [file.path for file in line.handed_out if not file.backlog] == ["live.tif"]
     assert [file.path for file in line.handed_out if not file.skip] == ["live.tif"]
+
+
+def test_a_rule_with_a_number_skips_nothing_while_fewer_files_exist(
+    root: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By polling: the folder was empty when it was counted, and the first file came before it was read."""
+    monkeypatch.setattr(watcher, "SLICE_SECONDS", 0.0)
+    line = start(root, watch="poll", first_scan_ever=True, backlog=3)
+    line.turn()
+    assert line.watcher._first_scan._cutoff is not None
+    assert not line.watcher._first_scan.counting
+    assert not line.watcher._first_scan.read
+    (root / "a.tif").write_bytes(b"1")
+    line.until_paths("a.tif")
+    assert not line.handed_out[0].skip
+
+
+def test_files_of_one_time_are_handed_out_in_the_order_that_people_count_in(root: Path, start: Start) -> None:
+    """Whatever order the folder has them in: img_9 before img_10, older files first, and the newest are kept so."""
+    for number in (12, 9, 11, 10, 8, 100):
+        (root / f"img_{number}.tif").write_bytes(b"1")
+        os.utime(root / f"img_{number}.tif", ns=(1, 1_000_000))
+    (root / "z.tif").write_bytes(b"1")
+    os.utime(root / "z.tif", ns=(1, 1))
+    line = start(root, watch="poll", first_scan_ever=True, backlog=3, settle_seconds=0.2).ready()
+    assert line.paths == ["z.tif", *(f"img_{number}.tif" for number in (8, 9, 10, 11, 12, 100))]
+    assert [file.path for file in line.handed_out if not file.skip] == ["img_11.tif", "img_12.tif", "img_100.tif"]
