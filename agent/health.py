@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agent.clock import now_ms
 from agent.files import free_bytes
 from agent.messages import Health, utc_text
+from agent.records import show_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,7 @@ def take_health(parts: Parts) -> Health:
     alarms += [
         f"camera_{name}_partly_unreadable" for name, watch in parts.watchers.items() if watch.unreadable_last_scan
     ]
+    alarms += [f"camera_{name}_linked_folder" for name, watch in parts.watchers.items() if watch.linked_folders]
     alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
     alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
     alarms += [f"camera_{name}_files_stay" for name in parts.ledger.strips.name_staying(1)]
@@ -80,6 +82,7 @@ def take_health(parts: Parts) -> Health:
         strips_oldest_s=_age_seconds(now, depths.oldest_waiting_ms),
         strips_seen_again=parts.ledger.strips.seen_again(),
         strips_vanished=sum(watch.vanished_before_settle for watch in parts.watchers.values()),
+        files_ignored=sum(watch.ignored_last_scan for watch in parts.watchers.values()),
         outbox_depth=depths.outbox_pending,
         outbox_oldest_s=_age_seconds(now, depths.oldest_outbox_ms),
         outbox_parked=depths.outbox_parked,
@@ -120,7 +123,14 @@ def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
         },
         "files": dict(parts.file_errors),
         "watching": {
-            name: {"state": watch.state, "detail": watch.detail, "error": watch.error, "waiting": watch.waiting}
+            name: {
+                "state": watch.state,
+                "detail": watch.detail,
+                "error": watch.error,
+                "waiting": watch.waiting,
+                "ignored": watch.ignored_last_scan,
+                "linked_folders": [show_name(path) for path in watch.linked_folders],
+            }
             for name, watch in parts.watchers.items()
         },
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.files import HIDDEN_PREFIX
@@ -14,7 +15,45 @@ if TYPE_CHECKING:
 AgeKey = tuple[int, bytes]
 """(mtime in ns, `natural_key` of the path): orders files from old to new, without ties."""
 
+DEFAULT_IGNORE = (
+    # hidden: ._x.tif, .DS_Store, .@__thumb/, .Trash-1000/, .stversions/, .~tmp~/, .rsync-partial/, .nfs0001, .snapshot/
+    ".*",
+    # NAS: thumbnails, recycle bins, snapshots
+    "@eaDir/", "@tmp/", "@Recycle/", "@Recently-Snapshot/", "#recycle/", "#snapshot/", "~snapshot/",
+    # Windows and macOS
+    "$RECYCLE.BIN/", "RECYCLER/", "System Volume Information/", "FOUND.[0-9][0-9][0-9]/",
+    "Thumbs.db", "desktop.ini", "~$*",
+    "__MACOSX/", "Network Trash Folder/", "Temporary Items/",
+    # Linux file systems
+    "lost+found/",
+    # files that a program is still transferring
+    "~syncthing~*", "*.part", "*.partial", "*.filepart", "*.tmp",
+)  # fmt: skip
+"""What NAS, desktops and copying tools put beside strips; see `compile_ignored`."""
+
 _NUMBER = re.compile(rb"[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StripNames:
+    """Which paths below a camera's folder are strips, and which files and folders are passed over."""
+
+    strips: re.Pattern[str]
+    ignored_files: re.Pattern[str]
+    ignored_folders: re.Pattern[str]
+
+    @classmethod
+    def of(cls, patterns: Sequence[str], ignore: Sequence[str]) -> StripNames:
+        """Compile a camera's settings; raises ValueError as the two functions do that do it."""
+        return cls(compile_patterns(patterns), *compile_ignored(ignore))
+
+    def passes_over(self, path: str, *, is_folder: bool) -> bool:
+        """Say whether a file or folder is on the list; the folders above it have been asked for themselves."""
+        return (self.ignored_folders if is_folder else self.ignored_files).fullmatch(path) is not None
+
+    def is_strip(self, path: str) -> bool:
+        """Say whether a file that is not passed over is a strip by its name."""
+        return self.strips.fullmatch(path) is not None
 
 
 def natural_key(path: str) -> bytes:
@@ -42,6 +81,33 @@ def compile_patterns(patterns: Sequence[str]) -> re.Pattern[str]:
     """
     hidden = rf"(?!(?:.*/)?{re.escape(HIDDEN_PREFIX)}[^/]*\Z)"
     return re.compile(f"{hidden}(?:{'|'.join(_translate(pattern) for pattern in patterns)})", re.IGNORECASE | re.DOTALL)
+
+
+def compile_ignored(ignore: Sequence[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Turn the names to pass over into regular expressions for the paths of files and for those of folders.
+
+    An entry without a slash is a glob for one name, at any depth; one with a slash inside is a path as `patterns` has
+    them. At the end, a slash leaves only folders. Case does not matter: a share may show names in either. Raises
+    ValueError for an entry that could never match.
+    """
+    everything = [(entry, _translate_ignored(entry)) for entry in ignore]
+    of_files = [regex for entry, regex in everything if not entry.endswith("/")]
+    of_folders = [regex for _, regex in everything]
+    return _any_of(of_files), _any_of(of_folders)
+
+
+def _any_of(regexes: Sequence[str]) -> re.Pattern[str]:
+    nothing = "(?!)"
+    return re.compile("|".join(regexes) or nothing, re.IGNORECASE | re.DOTALL)
+
+
+def _translate_ignored(entry: str) -> str:
+    name = entry.removesuffix("/")
+    if "/" in name:
+        return _translate(name)
+    if name in {"", ".", "..", "**"}:
+        raise ValueError(f"ignore {entry!r}: write the name to pass over, or its path relative to the camera's folder")
+    return f"(?:.*/)?{_translate_name(name, entry)}"
 
 
 def _translate(pattern: str) -> str:

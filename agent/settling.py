@@ -123,5 +123,5 @@ class BacklogCutoff:
                 heapq.heapreplace(self._keys, key)
 
     def skips(self, key: AgeKey) -> bool:
-        """Whether a file is older than all of the newest."""
-        return not self._keys or (len(self._keys) == self._newest and key < self._keys[0])
+        """Whether a file is older than all of the newest; with fewer files than that none is."""
+        return len(self._keys) == self._newest and not (self._keys and key >= self._keys[0])

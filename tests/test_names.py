@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.names import compile_patterns, natural_key
+from agent.names import DEFAULT_IGNORE, StripNames, compile_ignored, compile_patterns, natural_key
 
 # The order of names
 
@@ -162,3 +163,109 @@ def test_a_file_that_is_being_moved_or_removed_is_no_strip() -> None:
     assert everything.fullmatch("a.strip-agent-b/c")
     assert not everything.fullmatch(".strip-agent-0123456789abcdef")
     assert not everything.fullmatch("a/b/.strip-agent-0123456789abcdef")
+
+
+# What is passed over
+
+PUT_BESIDE = [
+    "._x.tif", ".x.tif", ".x.tif.AbC123", ".syncthing.x.tif.tmp", ".smbdelete1a2b.tif", ".fuse_hidden0001.tif",
+    ".nfs000000000001.tif", ".goutputstream-X1.tif", ".in.x.tif.", "~$x.tif", "~syncthing~x.tif.tmp", "x.tif.part",
+    "x.tif.filepart", "x.tif.partial", "x.tif.tmp", "Thumbs.db", "THUMBS.DB", "desktop.ini", ".DS_Store",
+]  # fmt: skip
+FOLDERS_PUT_BESIDE = [
+    "@eaDir", "@EADIR", ".@__thumb", "#recycle", "#Recycle", "@Recycle", "#snapshot", "$RECYCLE.BIN", "$Recycle.Bin",
+    "RECYCLER", ".Trash", ".Trash-0", ".Trash-1000", ".Trashes", ".stversions", ".stfolder", ".~tmp~", ".rsync-partial",
+    "System Volume Information", "lost+found", ".snapshot", ".snapshots", ".zfs", "~snapshot", "__MACOSX",
+    "Network Trash Folder", "Temporary Items", ".AppleDouble", ".sync", "FOUND.000",
+]  # fmt: skip
+DEFAULT_NAMES = StripNames.of(["**"], DEFAULT_IGNORE)
+
+
+@pytest.mark.parametrize("name", [*PUT_BESIDE, *FOLDERS_PUT_BESIDE])
+def test_what_others_put_beside_strips_is_passed_over(name: str) -> None:
+    """At any depth, in upper case and lower case: by default, without a word in the configuration."""
+    for path in (name, f"2026/11/{name}", name.lower(), name.upper()):
+        assert DEFAULT_NAMES.passes_over(path, is_folder=name in FOLDERS_PUT_BESIDE), path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.tif", "X.TIF", "x.y.tif", "#1.tif", "@a.tif", "~a.tif", "$1.tif", "recycle.tif", "part.tif", "tmp.tif",
+        "_x.tif", "x.tmp.tif", "Thumbs.db.tif", "eaDir.tif", "x (conflicted copy).tif", "x.sync-conflict-20261125.tif",
+    ],
+)  # fmt: skip
+def test_what_only_looks_alike_is_a_strip(name: str) -> None:
+    """No strip is lost: a file is passed over for its own name alone, and a name of a folder counts for folders."""
+    for path in (name, f"2026/{name}", f"tmp/{name}"):
+        assert not DEFAULT_NAMES.passes_over(path, is_folder=False), path
+        assert DEFAULT_NAMES.is_strip(path)
+    for folder in ("2026", "11", "lot 7", "tmp", "part", "recycle", "snapshot", "found.0", "eaDir", "System"):
+        assert not DEFAULT_NAMES.passes_over(folder, is_folder=True), folder
+    for file in ("@eaDir", "#recycle", "lost+found"):
+        assert not DEFAULT_NAMES.passes_over(file, is_folder=False), file
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "is_folder", "passed_over"),
+    [
+        ("calib", "calib", True, True),
+        ("calib", "a/calib", False, True),
+        ("calib/", "a/calib", True, True),
+        ("calib/", "a/calib", False, False),
+        ("calib/*.tif", "calib/x.tif", False, True),
+        ("calib/*.tif", "a/calib/x.tif", False, False),
+        ("**/calib/*.tif", "a/calib/x.tif", False, True),
+        ("a/calib/", "a/calib", True, True),
+        ("a/calib/", "b/a/calib", True, False),
+        ("test-*", "TEST-1.tif", False, True),
+        ("test-*", "a-test-1.tif", False, False),
+        ("x.tif", "x.tif\n", False, False),
+        ("*", "\udcff", False, True),
+    ],
+)
+def test_an_entry_is_a_name_anywhere_or_a_path(entry: str, path: str, is_folder: bool, passed_over: bool) -> None:
+    """A slash inside makes it a path, a slash at the end leaves only folders."""
+    assert StripNames.of(["**"], [entry]).passes_over(path, is_folder=is_folder) == passed_over
+
+
+@pytest.mark.parametrize("entry", ["", "/", ".", "..", "**", "../x", "a//b", "/abs", "a/./b", "[z-a]"])
+def test_an_entry_that_can_never_match_is_refused(entry: str) -> None:
+    """The configuration's check names it."""
+    with pytest.raises(ValueError, match=r"ignore|pattern"):
+        compile_ignored([entry])
+
+
+def test_an_empty_list_passes_over_nothing_but_what_the_agent_hides() -> None:
+    """Whoever replaces the list has only their own."""
+    names = StripNames.of(["**"], [])
+    assert not names.passes_over(".hidden.tif", is_folder=False)
+    assert not names.passes_over("@eaDir", is_folder=True)
+    assert names.is_strip(".hidden.tif")
+    assert not names.is_strip(".strip-agent-0123456789abcdef")
+
+
+@given(
+    st.lists(st.text("aB.*?", min_size=1, max_size=4), max_size=3),
+    st.lists(st.text("abB.", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_names_are_passed_over_as_a_shell_matches_them(
+    entries: list[str], parts: list[str], only_folders: bool
+) -> None:
+    """Compared with the standard library's matcher: the last name of the path decides, whatever is above it."""
+    entries = [entry for entry in entries if entry not in {".", "..", "**"}]
+    written = [f"{entry}/" if only_folders else entry for entry in entries]
+    names = StripNames.of(["**"], written)
+    matches = any(fnmatch.fnmatchcase(parts[-1].lower(), entry.lower()) for entry in entries)
+    path = "/".join(parts)
+    assert names.passes_over(path, is_folder=True) == matches
+    assert names.passes_over(path, is_folder=False) == (matches and not only_folders)
+
+
+@given(st.text("aZ09.*?/[]!-^\\&~|#\n$({", max_size=12))
+def test_any_text_is_a_pattern_or_is_refused(text: str) -> None:
+    """Nothing that somebody writes ends the service with an error of the regular expressions' own."""
+    for compiled in (compile_patterns, compile_ignored):
+        with contextlib.suppress(ValueError):
+            compiled([text])

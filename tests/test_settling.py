@@ -160,6 +160,9 @@ def test_backlog_keeps_exactly_the_newest(keys: list[tuple[int, bytes]], newest:
     cutoff.count(shuffled)
     kept = {key for key in keys if not cutoff.skips(key)}
     assert kept == set(sorted(keys)[len(keys) - newest :] if newest < len(keys) else keys)
+    oldest, youngest = (-1, b""), (9, b"")  # files that came after the count
+    assert cutoff.skips(oldest) == (newest <= len(keys))
+    assert cutoff.skips(youngest) == (newest == 0)
 
 
 def test_records_stay_small() -> None:

@@ -122,6 +122,17 @@ A message that the broker can never take is parked: set aside, counted (`outbox_
 `strip-agent audit`. Its reason is `too_large` (for the broker's limit), `topic_invalid`, `payload_invalid`, or
 `broker_disconnects` when the broker hung up five times in a row on this message.
 
+## Alarms of the cameras
+
+`strip-agent status` says more about each.
+
+- `camera_<name>_missing`: the folder is not there, or nothing is mounted where it was. Its strips wait.
+- `camera_<name>_unreadable`: it cannot be read. Its strips wait.
+- `camera_<name>_unreachable`: reading it has not come back for three `rescan_seconds`: a share that hangs.
+- `camera_<name>_partly_unreadable`: the last full scan could not read a folder or a file in it.
+- `camera_<name>_linked_folder`: a link in it leads to a folder elsewhere. Links are not followed: nothing behind it is
+  judged. Seen by full scans, so at most `rescan_seconds` after it came or went.
+
 ## What the broker must allow
 
 To write `{base}/event/#` and `{base}/state/#`, and to read `{base}/state/agent`; with MQTT 3.1.1 to read

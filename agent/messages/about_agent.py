@@ -61,6 +61,8 @@ class Health(Message):
     """How often a file was seen with other times but the same content, in this ledger: the same strips, told once."""
     strips_vanished: Count
     """Files that were gone before they were complete, since the start."""
+    files_ignored: Count
+    """Names in the cameras' folders that `cameras[].ignore` passes over, as the last scans found them."""
     outbox_depth: Count
     """Messages that the broker has not acknowledged."""
     outbox_oldest_s: Duration

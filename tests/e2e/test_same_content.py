@@ -89,7 +89,12 @@ def test_strips_that_are_touched_while_they_wait_stay_one_strip_each(
     touch_all(box)
     wait_for(lambda: seen_again(box) >= 5, "all were seen again", 30)
     difference_model(box.inbox / "model.onnx")
-    wait_for(lambda: box.ask("status")["health"]["slots_ready"] or not touch_all(box), "it is ready", 60)
+
+    def is_ready() -> bool:
+        touch_all(box)
+        return bool(box.ask("status")["health"]["slots_ready"])
+
+    wait_for(is_ready, "it is ready", 60)
     touch_all(box)
     found = wait_for_results(subscriber, 5)
     drop_file(good_strip, box.camera() / "behind.tif")

@@ -15,7 +15,7 @@ from agent.config import Config
 from agent.control.commands import Context, handle
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.records import FileIdentity, SettledFile
-from agent.strips import finished_files
+from agent.strips import disposal, finished_files
 from agent.strips.finished_files import ALARM_AFTER_SECONDS, PAUSE_SECONDS, STAYING_EVERY_SECONDS, CameraFiles
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def test_a_disposal_that_is_not_allowed_raises_an_alarm_after_a_minute(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read-only, forbidden: the alarm and the reason are there until a whole round has gone without an error."""
-    real = finished_files.dispose
+    real = disposal.dispose
 
     def refuse(folder: Path, strip: Any, *rest: Any) -> Any:
         if strip.path == "b.tif":

@@ -143,15 +143,7 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
         limits = _limits_of_single_precision(source, layout, one, limits)
         worst, problem = judge(comparisons, limits)
     if problem:
-        picture = out.with_name(f"{out.name}.refused.png")
-        one = proven[comparisons.index(worst)]
-        write_png(picture, side_by_side(one.strip.pixels, one.expected, one.found))
-        raise ExportError(
-            f"The guard refuses the file because of strip {worst.name}: {problem}; look at {picture.name}, then "
-            "calibrate with more strips or export with --precision fp32 --window exact."
-            if not exact
-            else f"The graph differs from torch on strip {worst.name}: {problem}; report this as a fault."
-        )
+        raise _refusal(out, proven[comparisons.index(worst)], problem, exact=exact)
     if found_plan and asked.window == "exact":
         _check_unknown_strip(source, layout, session, asked, out)
     facts = _with_golden(facts, asked, layout, proven, session)
@@ -184,6 +176,20 @@ def _try(
     fed = [feed(one.strip, asked.input_scale) for one in run]
     check_batches(session, fed, [one.found for one in run], limits.heat_change)
     return model, session, run, [_compare(one, threshold, limits) for one in run]
+
+
+def _refusal(out: Path, one: Proven, problem: str, *, exact: bool) -> ExportError:
+    """Draw the worst strip beside the output and say why the guard refuses the file."""
+    picture = out.with_name(f"{out.name}.refused.png")
+    write_png(picture, side_by_side(one.strip.pixels, one.expected, one.found))
+    if exact:
+        return ExportError(
+            f"The graph differs from torch on strip {one.strip.name}: {problem}; report this as a fault."
+        )
+    return ExportError(
+        f"The guard refuses the file because of strip {one.strip.name}: {problem}; look at {picture.name}, then "
+        "calibrate with more strips or export with --precision fp32 --window exact."
+    )
 
 
 def _check_options(asked: Options) -> None:
