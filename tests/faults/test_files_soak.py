@@ -119,7 +119,7 @@ def test_ten_thousand_files_at_once_with_a_tiny_event_queue(tmp_path: Path) -> N
     tell(
         Row(
             "Files",
-            "10,000 files at once, the kernel's event queue overflows",
+            "more files at once than the kernel's event queue holds",
             "the overflow is noticed and a scan finds every file; each is judged once; bounded memory",
             f"fs.inotify.max_queued_events {limit} while the service starts; stopped (SIGSTOP) while the files come; "
             "no rescan for an hour; a second listener beside it saw the overflow",
@@ -155,7 +155,7 @@ def test_a_hundred_thousand_old_files_at_the_start(tmp_path: Path) -> None:
     tell(
         Row(
             "Files",
-            "100,000 old files present at the start",
+            "a folder full of old files at the start",
             "live strips go first; all are judged, each once; bounded memory",
             f"{number} names in 120 dated folders, then the service started and one strip written",
             f"{verdict}; first live result {first_live:.1f} s after its file ({before_it} results were there by then); "
