@@ -87,6 +87,8 @@ def test_what_is_held_while_nothing_can_be_begun_is_bounded(
         files = line.watcher.step()
         batches += bool(files)
         line.watcher.give_back(files)
+        if line.watcher._holds_back() and not line.watcher._has_room():
+            assert line.watcher._next_due() > line.watcher._clock() - 0.2, "it would turn without a pause"
         most = max(most, len(line.watcher._settling) + len(line.watcher._returned))
         assert line.watcher.status().waiting == len(line.watcher._settling) + len(line.watcher._returned)
     assert 300 <= most < 300 + watcher.SLICE_ENTRIES + 2 * 50
