@@ -46,7 +46,7 @@ class Calibration:
 def calibrate(source: Source, layout: Layout, strips: Sequence[Array], opset: int, limit: float) -> Calibration:
     """Calibrate on `strips`, (3, H, W) in 0..1; layers are left float while the error is near `limit`."""
     patch_layout = _one_patch(layout)
-    patches = [patch for strip in strips for patch in _patches(strip, layout)]
+    patches = [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
     names, watched = _watched_network(source, patch_layout, opset)
     extremes = _extremes(watched, names, patches)
     histograms = _histograms(watched, names, patches, extremes)
@@ -78,7 +78,9 @@ def calibrate(source: Source, layout: Layout, strips: Sequence[Array], opset: in
 def quantise_everything(source: Source, layout: Layout, strips: Sequence[Array], opset: int) -> Calibration:
     """Quantise all layers by plain extremes, without measuring anything: what the guard is there to catch."""
     names, watched = _watched_network(source, _one_patch(layout), opset)
-    extremes = _extremes(watched, names, [patch for strip in strips for patch in _patches(strip, layout)])
+    extremes = _extremes(
+        watched, names, [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
+    )
     return Calibration(QuantisationPlan(extremes), "minmax", {}, {}, float("nan"))
 
 
@@ -98,8 +100,9 @@ def _patch_graph(source: Source, layout: Layout, opset: int, plan: QuantisationP
     return graph, source.emit(graph, "patch", Crops(graph, layout, ""), plan)
 
 
-def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
-    inputs = [float_info("patch", ("batch", 3, layout.patch_height, layout.patch_width))]
+def _close(source: Source, graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
+    shape = ("batch", len(source.channels), layout.patch_height, layout.patch_width)
+    inputs = [float_info("patch", shape)]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     model: bytes = make_model(graph.finish("patch", inputs, infos), opset).SerializeToString()
     return model
@@ -107,7 +110,7 @@ def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> 
 
 def _patch_model(source: Source, layout: Layout, opset: int, plan: QuantisationPlan | None) -> bytes:
     graph, heat = _patch_graph(source, layout, opset, plan)
-    return _close(graph, layout, opset, [heat])
+    return _close(source, graph, layout, opset, [heat])
 
 
 def _float_network(source: Source, layout: Layout, opset: int) -> onnxruntime.InferenceSession:
@@ -118,7 +121,7 @@ def _watched_network(source: Source, layout: Layout, opset: int) -> tuple[list[s
     """Build a float network that also gives the tensors whose ranges are needed."""
     graph, _ = _patch_graph(source, layout, opset, None)
     names = tensors_to_watch(graph)
-    return names, open_session(_close(graph, layout, opset, names))
+    return names, open_session(_close(source, graph, layout, opset, names))
 
 
 def _layers(source: Source, layout: Layout, opset: int) -> list[str]:
@@ -135,7 +138,7 @@ def _extremes(
         for name, values in zip(names, session.run(names, {"patch": patch}), strict=True):
             low, high = found[name]
             found[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return {"patch": (0.0, 1.0), **found}
+    return found
 
 
 def _histograms(
