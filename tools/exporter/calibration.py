@@ -45,7 +45,9 @@ def calibrate(source: Source, layout: Layout, strips: Sequence[Array], opset: in
     Nothing is clipped: where ranges leave out the rarest values, the rims of strong defects move.
     """
     names, watched = _watched_network(source, _one_patch(layout), opset)
-    extremes = _extremes(watched, names, [patch for strip in strips for patch in _patches(strip, layout)])
+    extremes = _extremes(
+        watched, names, [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
+    )
     ranges = {name: widened(low, high) for name, (low, high) in extremes.items()}
     first = frozenset(_layers(source, _one_patch(layout), opset)[:1])
     return Calibration(QuantisationPlan(ranges, first), "extremes", {})
@@ -62,7 +64,7 @@ def relieve(
     if len(before.plan.float_layers) > MAX_FLOAT_LAYERS:
         return None
     one_patch = _one_patch(layout)
-    patches = [patch for strip, change in hard for patch in _hardest_patches(strip, change, layout)]
+    patches = [patch for strip, change in hard for patch in _hardest_patches(source.inputs_of(strip), change, layout)]
     truth = _float_network(source, one_patch, opset)
     heats = [_run(truth, patch) for patch in patches]
 
@@ -111,8 +113,8 @@ def _hardest_patches(strip: Array, change: Array, layout: Layout) -> list[Array]
 def quantise_everything(source: Source, layout: Layout, strips: Sequence[Array], opset: int) -> Calibration:
     """Quantise all layers by plain extremes, without measuring anything: what the guard is there to catch."""
     names, watched = _watched_network(source, _one_patch(layout), opset)
-    extremes = _extremes(watched, names, [patch for strip in strips for patch in _patches(strip, layout)])
-    return Calibration(QuantisationPlan(extremes), "extremes", {})
+    patches = [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
+    return Calibration(QuantisationPlan(_extremes(watched, names, patches)), "extremes", {})
 
 
 def _one_patch(layout: Layout) -> Layout:
@@ -131,8 +133,9 @@ def _patch_graph(source: Source, layout: Layout, opset: int, plan: QuantisationP
     return graph, source.emit(graph, "patch", Crops(graph, layout, ""), plan)
 
 
-def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
-    inputs = [float_info("patch", ("batch", 3, layout.patch_height, layout.patch_width))]
+def _close(source: Source, graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
+    shape = ("batch", len(source.channels), layout.patch_height, layout.patch_width)
+    inputs = [float_info("patch", shape)]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     model: bytes = make_model(graph.finish("patch", inputs, infos), opset).SerializeToString()
     return model
@@ -140,7 +143,7 @@ def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> 
 
 def _patch_model(source: Source, layout: Layout, opset: int, plan: QuantisationPlan | None) -> bytes:
     graph, heat = _patch_graph(source, layout, opset, plan)
-    return _close(graph, layout, opset, [heat])
+    return _close(source, graph, layout, opset, [heat])
 
 
 def _float_network(source: Source, layout: Layout, opset: int) -> onnxruntime.InferenceSession:
@@ -151,7 +154,7 @@ def _watched_network(source: Source, layout: Layout, opset: int) -> tuple[list[s
     """Build a float network that also gives the tensors whose ranges are needed."""
     graph, _ = _patch_graph(source, layout, opset, None)
     names = tensors_to_watch(graph)
-    return names, open_session(_close(graph, layout, opset, names))
+    return names, open_session(_close(source, graph, layout, opset, names))
 
 
 def _layers(source: Source, layout: Layout, opset: int) -> list[str]:
@@ -168,7 +171,7 @@ def _extremes(
         for name, values in zip(names, session.run(names, {"patch": patch}), strict=True):
             low, high = found[name]
             found[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return {"patch": (0.0, 1.0), **found}
+    return found
 
 
 def _run(session: onnxruntime.InferenceSession, patch: Array) -> Array:

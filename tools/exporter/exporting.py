@@ -67,6 +67,7 @@ class Options:
     golden: Path | None = None
     network: str | None = None
     network_args: str | None = None
+    input_channels: str | None = None  # names with commas or spaces between them
     max_score_change: float | None = None
     max_heat_change: float | None = None
 
@@ -101,13 +102,13 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     asked = options or Options()
     _check_options(asked)
     checkpoint = load_checkpoint(checkpoint_path)
-    source = make_source(checkpoint, asked.network, asked.network_args)
+    source = make_source(checkpoint, asked.network, asked.network_args, asked.input_channels)
     patch_size = asked.patch_size or checkpoint.patch_size or (PATCH_SIDE, PATCH_SIDE)
-    check_layer(source.module, patch_size)
+    check_layer(source, patch_size)
     layout = make_layout(asked.image_size or image_size_of(checkpoint), patch_size, asked.grid)
     if asked.window == "whole":
         source.check_whole_is_possible()
-    facts = _facts(asked, checkpoint_path, checkpoint.sha256, layout)
+    facts = _facts(asked, checkpoint_path, checkpoint.sha256, layout, source)
     threshold = DEFAULT_THRESHOLD if asked.threshold is None else asked.threshold
     limits = _limits(asked)
     exact = asked.precision == "fp32" and asked.window == "exact"
@@ -251,7 +252,7 @@ def _limits_of_single_precision(source: Source, layout: Layout, one: Proven, lim
     return Limits(max(limits.score_change, 2 * torch_error), max(limits.heat_change, 3 * torch_error))
 
 
-def _facts(asked: Options, checkpoint_path: Path, checkpoint_sha256: str, layout: Layout) -> ModelFacts:
+def _facts(asked: Options, checkpoint_path: Path, checkpoint_sha256: str, layout: Layout, source: Source) -> ModelFacts:
     changed = int(checkpoint_path.stat().st_mtime)
     return ModelFacts(
         labelled=True,
@@ -265,6 +266,7 @@ def _facts(asked: Options, checkpoint_path: Path, checkpoint_sha256: str, layout
         checkpoint_sha256=checkpoint_sha256,
         threshold=asked.threshold,
         producer=producer(),
+        input_channels=",".join(source.channels),
     )
 
 
