@@ -99,6 +99,7 @@ class Reason(StrEnum):
     NO_SPACE = "no_space"
     NO_MEMORY = "no_memory"
     KILLED = "killed"
+    WORKER_ENDED = "worker_ended"
     BOX_BUSY = "box_busy"
     IO_ERROR = "io_error"
 

@@ -16,12 +16,13 @@ from agent.errors import Blame, Reason, Reject, Retry
 from agent.records import show_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _TEMPORARY_NAME = re.compile(r"\..+\.([0-9]{1,10})\.tmp")
 _MAX_SAFE_STEM = 80
 _LAST_SECOND = 253_402_300_799  # of the year 9999, where datetime ends; file systems go further
 _FLUSHERS = ThreadPoolExecutor(4, "flush")  # its threads are started when the first files are written together
+_READ_AT_ONCE = 1 << 16  # bytes: on a link of 100 kB/s they take less than a second
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -166,12 +167,15 @@ def _is_alive(pid: int) -> bool:
 # Reading
 
 
-def read_regular_file(root: str, relative: str, *, max_bytes: int) -> tuple[bytes, os.stat_result, os.stat_result]:
+def read_regular_file(
+    root: str, relative: str, *, max_bytes: int, progress: Callable[[], None] = lambda: None
+) -> tuple[bytes, os.stat_result, os.stat_result]:
     """Read the file `relative` below `root`; return its bytes and its stat before and after reading.
 
     Neither a link nor `..` below `root` is followed, not even one that is put there meanwhile; `root` itself may be a
     link. Pipes, sockets and devices are refused unopened, and nothing is read from a file above `max_bytes`. At most
-    the size that the first stat showed is read: the caller compares the two stats.
+    the size that the first stat showed is read: the caller compares the two stats. `progress` is called as the bytes
+    come, which may take long on a share.
 
     Raises Reject(SYMLINK, NOT_A_REGULAR_FILE, TOO_LARGE, FILE_VANISHED) and Retry(UNREADABLE, NO_MEMORY, IO_ERROR).
     """
@@ -188,7 +192,7 @@ def read_regular_file(root: str, relative: str, *, max_bytes: int) -> tuple[byte
             before = os.fstat(descriptor)
             if before.st_size > max_bytes:
                 raise Reject(Reason.TOO_LARGE, f"{before.st_size} bytes; checks.max_file_mib allows {max_bytes}")
-            data = _read_up_to(descriptor, before.st_size)
+            data = _read_up_to(descriptor, before.st_size, progress)
             return data, before, os.fstat(descriptor)
 
 
@@ -259,14 +263,12 @@ def _refuse_special(found: os.stat_result, relative: str) -> None:
         raise Reject(Reason.NOT_A_REGULAR_FILE, f"{show_name(relative)} is {kind}")
 
 
-def _read_up_to(descriptor: int, size: int) -> bytes:
-    first = os.read(descriptor, size)
-    if len(first) in {0, size}:
-        return first
-    chunks, rest = [first], size - len(first)
-    while rest and (chunk := os.read(descriptor, rest)):  # network shares give less than was asked for
+def _read_up_to(descriptor: int, size: int, progress: Callable[[], None]) -> bytes:
+    chunks, rest = [], size
+    while rest and (chunk := os.read(descriptor, min(rest, _READ_AT_ONCE))):  # shares give less than was asked for
         chunks.append(chunk)
         rest -= len(chunk)
+        progress()
     return b"".join(chunks)
 
 

@@ -9,6 +9,7 @@ from agent.clock import now_ms
 from agent.files import free_bytes
 from agent.messages import Health, utc_text
 from agent.records import show_name
+from agent.watching.status import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from agent.watching import WatchStatus
 
 VALID_FOR_SECONDS = 150  # one is sent each minute: two may be lost before it is no longer to be believed
-AWAY = ("missing", "unreachable", "unreadable")
 NEVER_SECONDS = 0.0
 
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, field
 
 _LARGEST = (1 << 63) - 1  # that the ledger holds
-DEFAULT_THRESHOLD = 0.5  # of the score, where neither configuration nor model name one
 
 
 @dataclass(frozen=True, slots=True)

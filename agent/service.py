@@ -5,7 +5,7 @@ intake-<camera>  watch one folder, begin what has settled
 files-<camera>   move or remove its files that are done
 strips-<slot>    the strip's journey        models-<slot>  the model's journey
 publisher        to the broker              housekeeping   old heatmaps, old rows
-control          the control socket
+control          the control socket         leftovers      heatmaps that no result names
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from agent.ledger import open_ledger
 from agent.models.inbox import read_trusted_keys
 from agent.models.journey import ModelJourney
 from agent.models.store import Store
-from agent.ownership import take_lock, wait_for_old_workers
+from agent.ownership import OldWorker, take_lock, wait_for_old_workers
 from agent.publisher import Publisher
+from agent.strips.capture_clocks import CaptureClocks
 from agent.strips.finished_files import CameraFiles
+from agent.strips.folder import CameraFolder
 from agent.strips.intake import Intake
 from agent.strips.journey import StripJourney
+from agent.strips.leftovers import Leftovers
 from agent.supervision import Slot, Starter
 from agent.watching import CameraWatcher, Probe
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 
     from agent.config import Camera, Config
     from agent.messages import Health, ModelState
-    from agent.records import Strip
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Service:
 
     config: Config
     lock: IO[bytes]
+    old_workers: tuple[OldWorker, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     failed: threading.Event = field(default_factory=threading.Event)
 
@@ -90,21 +93,24 @@ class Service:
             )
             for name, slot in self.slots.items()
         }
+        self.intakes = {camera.name: self._intake(camera) for camera in self.config.cameras}
+        self.folders = {
+            name: CameraFolder(intake.watcher, Probe(intake.camera.folder)) for name, intake in self.intakes.items()
+        }
+        self.capture_clocks = CaptureClocks()
+        self.leftovers = Leftovers(self.config.heatmap_folder)
         self.strips = {
             name: StripJourney(
                 slot,
                 self.config,
                 self.ledger,
+                self.folders,
+                self.leftovers,
                 committed=self._committed,
                 judged=self.models[name].keeper.count,
-                folder_is_away=self._folder_is_away,
-                file_answers=lambda strip: self.probes[strip.camera].answers(strip.path),
-                file_is_gone=self._file_is_gone,
             )
             for name, slot in self.slots.items()
         }
-        self.intakes = {camera.name: self._intake(camera) for camera in self.config.cameras}
-        self.probes = {camera.name: Probe(camera.folder) for camera in self.config.cameras}
         self.camera_files = {
             camera.name: CameraFiles(
                 camera, self.ledger, keep_days=self.config.ledger.keep_days, folder_is_away=self._folder_is_away
@@ -127,16 +133,16 @@ class Service:
         return Intake(camera, watcher, self.ledger, self.config.checks.max_file_mib << 20)
 
     def _committed(self, camera: str, captured_ts_ms: int, payload: bytes) -> None:
-        self.publisher.set_state(messages.last_strip_topic(camera), payload, order=captured_ts_ms)
+        self._show_last_strip(camera, captured_ts_ms, payload)
         self.publisher.wake()
 
-    def _folder_is_away(self, camera: str) -> bool:
-        if camera not in self.intakes or self.probes[camera].hangs:
-            return True
-        return self.intakes[camera].watcher.status().state in (*health.AWAY, "starting")
+    def _show_last_strip(self, camera: str, captured_ts_ms: int, payload: bytes) -> None:
+        """Show what was committed last; the files' own times decide nothing, they may lie in the future."""
+        self.publisher.set_state(messages.last_strip_topic(camera), payload)
+        self.capture_clocks.note(camera, captured_ts_ms)
 
-    def _file_is_gone(self, strip: Strip) -> bool:
-        return self.probes[strip.camera].is_gone(strip.path, self.intakes[strip.camera].watcher.folder_identity)
+    def _folder_is_away(self, camera: str) -> bool:
+        return self.folders[camera].is_away
 
     def _publish_model_state(self, slot: str, state: ModelState) -> None:
         self.publisher.set_state(messages.model_state_topic(slot), messages.encode(state))
@@ -155,6 +161,9 @@ class Service:
         watchers = {name: intake.watcher.status() for name, intake in self.intakes.items()}
         state = self.config.agent.state_folder
         alarms = ["ledger_was_damaged"] if any(state.glob("ledger.db.corrupt.*")) else []
+        alarms += ["old_workers_hang"] if any(worker.is_there() for worker in self.old_workers) else []
+        alarms += self.capture_clocks.alarms()
+        alarms += [f"slot_{name}_worker_hangs" for name, slot in self.slots.items() if slot.hanging]
         alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
         alarms += [alarm for files in self.camera_files.values() for alarm in files.alarms()]
@@ -180,6 +189,7 @@ class Service:
             self._start(f"intake-{name}", lambda intake=intake: self._take_in(intake))  # type: ignore[misc]
         for name, files in self.camera_files.items():
             self._start(f"files-{name}", lambda files=files: self._tidy(files.step))  # type: ignore[misc]
+        self._start("leftovers", lambda: self.leftovers.step(POLL_SECONDS))
         self._start("housekeeping", lambda: self._tidy(self.housekeeping.step))
         self._start("control", lambda: self.control.step(POLL_SECONDS))
 
@@ -220,7 +230,7 @@ class Service:
     def run(self) -> ExitCode:
         """Run until `stop` is set, then drain and close."""
         for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(list(self.intakes)).items():
-            self.publisher.set_state(messages.last_strip_topic(camera), payload, order=captured_ts_ms)
+            self._show_last_strip(camera, captured_ts_ms, payload)
         self._start_loops()
         log.info("strip-agent %s watches %s", __version__, ", ".join(self.intakes))
         ready = False
@@ -274,7 +284,7 @@ class Service:
         log.info("stopping: finishing what is under way; a second signal forces")
         deadline = time.monotonic() + self.config.inference.deadline_seconds + DRAIN_MARGIN_SECONDS
         for thread in self._threads:
-            may_hang = thread.name.startswith(("intake-", "files-"))  # for ever, on a dead share
+            may_hang = thread.name.startswith(("intake-", "files-", "leftovers"))  # for ever, on a dead share
             self._join(thread, min(deadline, time.monotonic() + SHARE_SECONDS) if may_hang else deadline)
         for slot, strips in self.strips.items():
             strips.stop_feeding()
@@ -304,10 +314,10 @@ def run_service(config: Config) -> ExitCode:
     """Run the service until it is told to stop. Raises Fatal where it cannot start."""
     state = config.agent.state_folder
     lock = take_lock(state)
-    wait_for_old_workers(state / "workers.lock")
+    old_workers = wait_for_old_workers(state / "workers.lock", patience=sdnotify.extend_timeout)
     for folder in (state / "store" / "slots", config.heatmap_folder):
         make_folder(folder)
-    service = Service(config, lock)
+    service = Service(config, lock, old_workers)
     signals = 0
 
     def on_signal(_number: int, _frame: object) -> None:  # no logging here: the main thread may be in the middle of it

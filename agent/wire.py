@@ -1,19 +1,23 @@
 """What supervisor and worker say to each other: one JSON object per line over a socket pair.
 
     supervisor -> worker    Setup, then any number of Job
-    worker -> supervisor    Loaded or Refused, then one Judged or Failed for each Job, in order
+    worker -> supervisor    Opening, then Loaded or Refused, then for each Job, in order:
+                            Reading while its file comes slowly, Judging once it has all of it, Judged or Failed
 
-Pixels never travel. JSON is written with ASCII escapes, so that file names of any bytes pass unharmed.
+What the worker says of a file that it reads ahead comes before the answer to the strip that it is at. Pixels never
+travel. JSON is written with ASCII escapes, so that file names of any bytes pass unharmed.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
-from agent.records import FileIdentity, HeatmapFiles, Judgement, Strip
+from agent.records import Judgement, Strip  # noqa: TC001 - `decode` reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,29 +69,21 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One strip to judge. `threshold` None: the model's own, else 0.5."""
+    """One strip to judge, in its camera's `folder`; `threshold` is in the unit of the score."""
 
-    strip_id: str
-    camera: str
+    strip: Strip
     folder: str
-    path: str
-    size_bytes: int
-    mtime_ns: int
-    ctime_ns: int
-    revision: int
-    threshold: float | None
-
-    @classmethod
-    def of(cls, strip: Strip, folder: str, threshold: float | None) -> Job:
-        """Make one out of a strip of the ledger; `folder` is its camera's."""
-        found = strip.identity
-        return cls(strip.strip_id, strip.camera, folder, strip.path, found.size_bytes, found.mtime_ns, found.ctime_ns,
-                   strip.revision, threshold)  # fmt: skip
+    threshold: float
 
     @property
-    def identity(self) -> FileIdentity:
-        """What the ledger says the file is."""
-        return FileIdentity(self.size_bytes, self.mtime_ns, self.ctime_ns)
+    def strip_id(self) -> str:
+        """What its answer names."""
+        return self.strip.strip_id
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The worker is ready to open the model: what goes wrong before is not the model's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +113,20 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A part of the strip's file has come since the last word."""
+
+    strip_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """The strip's file is in the worker's memory, or cannot be read: from here on the time is the worker's."""
+
+    strip_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A strip has been judged."""
 
@@ -136,8 +146,8 @@ class Failed:
     digest: str  # sha256 of the file's bytes, "" where it could not be read
 
 
-Message = Setup | Job | Loaded | Refused | Judged | Failed
-_KINDS = {kind.__name__: kind for kind in (Setup, Job, Loaded, Refused, Failed)}
+Message = Setup | Job | Opening | Loaded | Refused | Reading | Judging | Judged | Failed
+_KINDS = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
@@ -147,15 +157,38 @@ def encode(message: Message) -> bytes:
 
 def decode(line: bytes) -> Message:
     """Turn a line into its message; raises ValueError for anything else."""
-    fields = json.loads(line)
-    kind = fields.pop("kind")
     try:
-        if kind == "Judged":
-            judgement = fields["judgement"]
-            return Judged(
-                fields["strip_id"], Judgement(**judgement | {"heatmaps": HeatmapFiles(**judgement["heatmaps"])})
-            )
-        message: Message = _KINDS[kind](**fields)
-    except (KeyError, TypeError) as error:
+        fields = json.loads(line)
+        message: Message = _build(_KINDS[fields.pop("kind")], fields)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no message of the worker's protocol: {line[:200]!r}") from error
     return message
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """Make a value of the type that a message's field has; raises ValueError where it is another."""
+    if is_dataclass(kind):
+        fields = _fields(kind)  # type: ignore[arg-type] # of a class
+        if not isinstance(value, dict) or value.keys() != fields.keys():
+            raise ValueError(f"{kind} has the fields {', '.join(fields)}")
+        return kind(**{name: _build(field, value[name]) for name, field in fields.items()})  # type: ignore[operator]
+    if isinstance(kind, UnionType):
+        return value if value is None and NoneType in get_args(kind) else _build(get_args(kind)[0], value)
+    if get_origin(kind) is Literal:
+        fits = isinstance(value, str) and value in get_args(kind)
+    elif kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif get_origin(kind) is dict:
+        fits = isinstance(value, dict)
+    else:
+        fits = isinstance(value, kind)
+    if not fits:
+        raise ValueError(f"{value!r} is no {kind}")
+    return value

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.config import Camera, Config
+from agent.contract.threshold import choose_threshold
 from agent.errors import AgentError, Reason, Reject, Retry
 from agent.models.message import trial_summary
-from agent.records import FileIdentity, make_strip_id
+from agent.records import FileIdentity, Strip, make_strip_id
 from agent.supervision import WorkerHandle
 from agent.wire import Job, Judged, Setup
 
@@ -58,34 +59,28 @@ def score_files(
         config = config or _default_config(Path(scratch))
         save = "none" if heatmaps is None else "all"
         start = partial(_start, model, _digest(model), config, heatmaps or Path(scratch), save)
-        worker, _ = start()
+        worker, loaded = start()
         try:
             for number, file in enumerate(files, start=1):
-                facts = _score(worker, file, config)
+                facts = _score(worker, loaded, file, config)
                 yield facts
                 if facts["reason"] in LOST and number < len(files):
                     worker.close(0.0)
-                    worker, _ = start()
+                    worker, loaded = start()
         finally:
             worker.close()
 
 
-def _score(worker: WorkerHandle, file: Path, config: Config) -> dict[str, Any]:
+def _score(worker: WorkerHandle, model: Loaded, file: Path, config: Config) -> dict[str, Any]:
     facts: dict[str, Any] = {"file": str(file), "verdict": "invalid", "score": -1.0}
     try:
         identity = FileIdentity.of(os.lstat(file))
         strip_id = make_strip_id("score", str(file), identity, 0)
         worker.send(
             Job(
-                strip_id=strip_id,
-                camera="score",
-                folder=str(file.absolute().parent),
-                path=file.name,
-                size_bytes=identity.size_bytes,
-                mtime_ns=identity.mtime_ns,
-                ctime_ns=identity.ctime_ns,
-                revision=1,
-                threshold=config.scoring.threshold,
+                Strip(0, strip_id, "score", file.name, identity, attempts=0, revision=1, seen_ms=0),
+                str(file.absolute().parent),
+                choose_threshold(camera=None, scoring=config.scoring.threshold, model=model.threshold),
             )
         )
         answer = None

@@ -63,14 +63,13 @@ class Outbox:
             )
 
     def newest_payloads(self, cameras: Sequence[str]) -> dict[str, tuple[int, bytes]]:
-        """Return for each camera (captured_ts_ms, payload) of the newest picture's result, for `state/last_strip`."""
+        """Return for each camera (captured_ts_ms, payload) of the result committed last, for `state/last_strip`."""
         newest = {}
         with self._database.reading() as db:
             for camera in cameras:
                 row = db.execute(
-                    "SELECT r.captured_ts_ms, o.payload FROM results AS r INDEXED BY results_newest "
-                    "JOIN outbox AS o ON o.seq = r.seq WHERE r.camera = ? "
-                    "ORDER BY r.captured_ts_ms DESC, r.seq DESC LIMIT 1",
+                    "SELECT r.captured_ts_ms, o.payload FROM results AS r JOIN outbox AS o ON o.seq = r.seq "
+                    "WHERE r.seq = (SELECT max(seq) FROM results INDEXED BY results_newest WHERE camera = ?)",
                     (camera,),
                 ).fetchone()
                 if row is not None:

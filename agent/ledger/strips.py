@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-LIVE, BACKLOG = 0, 1  # lanes
+LIVE, BACKLOG, RETRIED = 0, 1, 2  # lanes
+LANES = (LIVE, RETRIED, BACKLOG)
+"""In the order in which they are served: those of a later one wait while the camera has any of an earlier one."""
 DROPPED_AT_ONCE = 1000
 _STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
 
@@ -180,7 +182,7 @@ class Strips:
                 "disposal_note = '', "
                 "revision = revision + (SELECT count(*) > 0 FROM results WHERE strip = strips.id "
                 "AND results.revision = strips.revision) WHERE id = ?",
-                [(LIVE, row) for row in dict.fromkeys(rows) if row not in refused],
+                [(RETRIED, row) for row in dict.fromkeys(rows) if row not in refused],
             )
             return refused
 

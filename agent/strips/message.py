@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
+from agent.contract.threshold import choose_threshold
 from agent.messages import BAD_QUALITY, GOOD_QUALITY, INVALID_SCORE, VERDICT_CODES, StripResult, utc_text
-from agent.records import DEFAULT_THRESHOLD, HeatmapFiles, Judgement, show_name
+from agent.records import HeatmapFiles, Judgement, show_name
 
 if TYPE_CHECKING:
     from agent.config import Camera, Config
@@ -76,11 +77,12 @@ def strip_message(
 
 
 def _threshold(config: Config, camera: Camera, judgement: Judgement | None, model: Loaded | None) -> float:
-    """Camera, scoring, model, default: the first that says something."""
+    """Return the one it was judged by; where it was not judged, the one it would have been."""
     if judgement is not None:
         return judgement.threshold
-    said = (camera.threshold, config.scoring.threshold, model.threshold if model else None, DEFAULT_THRESHOLD)
-    return float(next(threshold for threshold in said if threshold is not None))
+    return choose_threshold(
+        camera=camera.threshold, scoring=config.scoring.threshold, model=model.threshold if model else None
+    )
 
 
 def _part_id(camera: Camera, path: str) -> str:

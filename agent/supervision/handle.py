@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import selectors
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from agent import wire
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.wire import Failed, Job, Judged, Loaded, Refused, Setup
+from agent.wire import Failed, Job, Judged, Judging, Loaded, Opening, Reading, Refused, Setup
 
 log = logging.getLogger(__name__)
 
@@ -31,40 +32,53 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
 }
+TOLD_TO_END = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT, -signal.SIGQUIT)  # no fault of a program sends these
 STOOD_STILL_SECONDS = 1.0  # a look at a worker that comes later than this shows that this process was kept from it
 
 
 class WorkerHandle:
     """One worker process. Start it from the main thread: it dies with the thread that started it.
 
-    Used by one thread at a time, except `kill`, which anyone may call.
+    The strips that it is at are known here and nowhere else. Used by one thread at a time, except `kill`, which anyone
+    may call. Raises OSError where the box cannot start one.
     """
 
     def __init__(self, setup: Setup) -> None:
-        ours, theirs = socket.socketpair()
         self.setup = setup
         self.facts: Loaded | None = None  # once it has loaded its model
-        self._socket = ours
         self._buffer = b""
         self._jobs: deque[Job] = deque()
+        self._opens = False  # it has got as far as opening the model
+        self._reads = False  # it has not got the whole file of the oldest job
         self._busy_since = self._looked_at = time.monotonic()  # when it began what it is at now; the last look at it
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
         self._killed_by_us = False
+        self._left_behind = False  # it was killed and does not end
         self._starved_seconds = 0.0  # when its time was over
         self._memory_kills = count_memory_kills()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent.worker", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=os.environ | ENVIRONMENT,
-            )
-        self._drain = threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True)
-        self._drain.start()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(ours, selectors.EVENT_READ)
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                self._selector = selectors.DefaultSelector()
+                undo.callback(self._selector.close)
+                self._selector.register(ours, selectors.EVENT_READ)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "agent.worker", str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=os.environ | ENVIRONMENT,
+                )
+            undo.callback(self._process.kill)
+            self._drain = threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True)
+            try:
+                self._drain.start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, str(error)) from error
+            undo.pop_all()
+        self._socket = ours
         self._send(wire.encode(setup))
 
     @property
@@ -78,6 +92,11 @@ class WorkerHandle:
         return self._process.poll() is None
 
     @property
+    def hangs(self) -> bool:
+        """Whether it was killed and is still there: it hangs in the kernel, on a dead share or disk."""
+        return self._left_behind and self.alive
+
+    @property
     def jobs(self) -> tuple[Job, ...]:
         """What it has been given and not answered; the first is what it is at."""
         return tuple(self._jobs)
@@ -86,7 +105,7 @@ class WorkerHandle:
         """Wait for the model to be loaded and proved; None when it is still at it.
 
         Raises Reject where the model is to blame (also for a crash or for taking longer than `deadline_seconds`), and
-        Retry where the box is.
+        Retry where the box is, as it is for all that happens before the worker says that it opens the model.
         """
         try:
             message = self._receive(timeout_seconds, deadline_seconds)
@@ -94,6 +113,9 @@ class WorkerHandle:
             if self._killed_by_others:
                 detail = f"{lost.detail}; the kernel does that when memory runs out"
                 raise Retry(Reason.KILLED, detail, Blame.BOX) from lost
+            if not self._opens or self._process.returncode in TOLD_TO_END:
+                when = "while it held the model" if self._opens else "before it opened the model"
+                raise Retry(Reason.WORKER_ENDED, f"{lost.detail} ({when})", Blame.BOX) from lost
             if lost.reason is Reason.WORKER_CRASHED:
                 raise Reject(Reason.MODEL_CRASHED, lost.detail, model_fault=True) from lost
             if self._starved_seconds > deadline_seconds / 2:
@@ -104,32 +126,52 @@ class WorkerHandle:
             if message.box_fault:
                 raise Retry(Reason(message.reason), message.detail, Blame.BOX)
             raise Reject(Reason(message.reason), message.detail, model_fault=True)
-        if isinstance(message, Loaded):
+        if isinstance(message, Opening):
+            self._opens = True
+            self._busy_since = time.monotonic()
+        elif isinstance(message, Loaded):
             self.facts = message
         return self.facts
 
     def send(self, job: Job) -> None:
         """Give it one more strip; what a dead worker does with it shows at the next `poll`."""
         if not self._jobs:
-            self._busy_since = self._looked_at = time.monotonic()
+            self._begin()
         self._jobs.append(job)
         self._send(wire.encode(job))
 
     def poll(self, timeout_seconds: float, deadline_seconds: float) -> Judged | Failed | None:
         """Wait for the answer to the oldest job; None when it is still at it.
 
-        Raises Retry (the worker is to blame) when it died or took longer than `deadline_seconds`; it is gone then. The
-        reason is `killed` where the kernel did it for lack of memory, which is no fault of the strip.
+        Raises Retry when it died or took longer than `deadline_seconds`; it is gone then. The worker is to blame, but
+        the box where for so long nothing came of the strip's file, or somebody told the worker to end. The reason is
+        `killed` where the kernel did it for lack of memory, which is no fault of the strip.
         """
-        message = self._receive(timeout_seconds, deadline_seconds)
-        if message is None:
-            return None
+        give_up = time.monotonic() + timeout_seconds
+        while True:
+            message = self._receive(max(0.0, give_up - time.monotonic()), deadline_seconds)
+            if message is None:
+                return None
+            if not isinstance(message, Reading | Judging):
+                break
+            self._note_progress(message)
         if not isinstance(message, Judged | Failed) or message.strip_id != self._jobs[0].strip_id:
             self.kill()
             raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} answered out of turn: {message}", Blame.WORKER)
         self._jobs.popleft()
-        self._busy_since = time.monotonic()
+        self._begin()
         return message
+
+    def _begin(self) -> None:
+        """Note that its time for the oldest job, the file first, begins."""
+        self._reads = True
+        self._busy_since = self._looked_at = time.monotonic()
+
+    def _note_progress(self, message: Reading | Judging) -> None:
+        """Its time begins anew with each part of the file, and once it has all of it; read ahead, that says nothing."""
+        if message.strip_id == self._jobs[0].strip_id:
+            self._busy_since = time.monotonic()
+            self._reads = self._reads and isinstance(message, Reading)
 
     def close(self, grace_seconds: float = 5.0) -> None:
         """End it: it leaves when its socket closes; after `grace_seconds` it is killed."""
@@ -152,6 +194,7 @@ class WorkerHandle:
             return self._process.wait(REAP_SECONDS)
         except subprocess.TimeoutExpired:
             log.critical("worker %d does not end: it hangs in the kernel", self.pid)
+            self._left_behind = True
             return -signal.SIGKILL
 
     @property
@@ -187,20 +230,13 @@ class WorkerHandle:
             if not self._look(max(0.0, min(give_up, deadline) - time.monotonic())):
                 late = time.monotonic() >= self._busy_since + deadline_seconds
                 if late and not self._selector.select(0):  # a signal may have ended the look with an answer lying there
-                    self._starved_seconds = starved_seconds(self.pid)
-                    self.kill()
-                    self._reap()
-                    what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
-                    raise Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
+                    raise self._end_at_the_deadline(deadline_seconds)
                 if not late and time.monotonic() >= give_up:
                     return None
                 continue
             chunk = self._read()
             if not chunk:
-                words = self._last_words()
-                if self._killed_for_memory:
-                    raise Retry(Reason.KILLED, f"{words}: the kernel did it, because memory ran out", Blame.WORKER)
-                raise Retry(Reason.WORKER_CRASHED, words, Blame.WORKER)
+                raise self._why_it_ended()
             if len(self._buffer) > wire.MAX_LINE_BYTES:
                 self.kill()
                 raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid} never ends its line", Blame.WORKER)
@@ -211,6 +247,23 @@ class WorkerHandle:
         except ValueError as error:
             self.kill()
             raise Retry(Reason.WORKER_CRASHED, f"worker {self.pid}: {error}", Blame.WORKER) from error
+
+    def _end_at_the_deadline(self, deadline_seconds: float) -> Retry:
+        self._starved_seconds = starved_seconds(self.pid)
+        self.kill()
+        self._reap()
+        if self._jobs and self._reads:
+            return Retry(Reason.UNREADABLE, f"nothing came of its file for {deadline_seconds:g} s", Blame.BOX)
+        what = f"worker {self.pid} did not answer within {deadline_seconds:g} s and was killed"
+        return Retry(Reason.WORKER_TIMEOUT, what, Blame.WORKER)
+
+    def _why_it_ended(self) -> Retry:
+        words = self._last_words()
+        if self._killed_for_memory:
+            return Retry(Reason.KILLED, f"{words}: the kernel did it, because memory ran out", Blame.WORKER)
+        if self._jobs and self._process.returncode in TOLD_TO_END:
+            return Retry(Reason.WORKER_ENDED, words, Blame.BOX)
+        return Retry(Reason.WORKER_CRASHED, words, Blame.WORKER)
 
     def _read(self) -> bytes:
         try:

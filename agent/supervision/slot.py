@@ -21,6 +21,7 @@ class Slot:
         self._current: WorkerHandle | None = None
         self._incoming: WorkerHandle | None = None
         self._retired: list[WorkerHandle] = []
+        self._left_behind: list[WorkerHandle] = []  # killed, and still there
         self._stopping = False
         self._hold = self._held_model = ""
         self.losses = 0  # workers lost since the start
@@ -80,7 +81,7 @@ class Slot:
         with self._lock:
             retired, self._retired = self._retired, []
         for worker in retired:
-            worker.close()
+            self._end(worker)
 
     def lose(self, worker: WorkerHandle) -> None:
         """Report that the current worker is gone; the model's journey starts another."""
@@ -88,8 +89,18 @@ class Slot:
             self.losses += 1
             if self._current is worker:
                 self._current = None
-        worker.close()
+        self._end(worker)
         self.changed.set()
+
+    @property
+    def hanging(self) -> list[int]:
+        """Process ids of ended workers that are still there, in the kernel. For any thread."""
+        return [worker.pid for worker in self._left_behind if worker.hangs]
+
+    def _end(self, worker: WorkerHandle) -> None:
+        worker.close()
+        with self._lock:
+            self._left_behind = [left for left in (*self._left_behind, worker) if left.hangs]
 
     @property
     def held_model(self) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+AWAY = ("missing", "unreachable", "unreadable")
+"""The states in which the files of a folder cannot be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:

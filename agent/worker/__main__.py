@@ -1,4 +1,4 @@
-"""The worker process, `python -m agent.worker FD`: load a model, then answer one job after the other.
+"""The worker process, `python -m agent.worker FD SUPERVISOR`: load a model, then answer one job after the other.
 
 It ends when the supervisor closes the socket, and is killed by the kernel when the supervisor dies. Its standard
 output is nobody's: the protocol has a descriptor of its own, and everything printed goes to standard error.
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wire
-from agent.errors import Reject, Retry
-from agent.wire import Job, Loaded, Refused, Setup
+from agent.errors import Reason, Reject, Retry
+from agent.wire import Job, Judging, Loaded, Opening, Reading, Refused, Setup
 from agent.worker.memory import set_limit
 from agent.worker.process import (
     die_with_the_supervisor,
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from agent.worker.judge import Fetched, Judge
 
 REST_SECONDS = 0.5  # without a strip
+SPEAK_EVERY_SECONDS = 0.2  # while a file comes slowly
 
 
 def main() -> None:
     """Run until the supervisor is gone."""
-    die_with_the_supervisor()
+    die_with_the_supervisor(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with socket.socket(fileno=int(sys.argv[1])) as link, link.makefile("rb") as lines:
@@ -59,6 +60,8 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes], come_forwa
     from agent.worker.session import open_model  # noqa: PLC0415
     from agent.worker.trial import prove  # noqa: PLC0415
 
+    say = Voice(link).say
+    say(Opening())
     start = time.perf_counter()
     try:
         model = open_model(
@@ -70,39 +73,68 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes], come_forwa
         load_ms = (time.perf_counter() - start) * 1e3
         proof = prove(model, come_forward)
     except Reject as refusal:
-        link.sendall(wire.encode(Refused(refusal.reason, refusal.detail, box_fault=False)))
+        say(Refused(refusal.reason, refusal.detail, box_fault=False))
         return
     except Retry as later:
-        link.sendall(wire.encode(Refused(later.reason, later.detail, box_fault=True)))
+        say(Refused(later.reason, later.detail, box_fault=True))
+        return
+    except (OSError, ImportError) as error:  # no descriptors, a library that is being replaced: not the model's doing
+        say(Refused(Reason.IO_ERROR, f"{type(error).__name__}: {error}", box_fault=True))
         return
     facts = model.facts
     golden = proof.golden_difference
-    link.sendall(
-        wire.encode(
-            Loaded(
-                labelled=facts.labelled,
-                model_id=facts.model_id,
-                version=facts.version,
-                height=facts.height,
-                width=facts.width,
-                golden="none" if golden is None else "passed",
-                golden_difference=golden or 0.0,
-                threshold=facts.threshold,
-                load_ms=load_ms,
-                run_ms=proof.run_ms,
-                cpu_ms=proof.cpu_ms,
-            )
+    say(
+        Loaded(
+            labelled=facts.labelled,
+            model_id=facts.model_id,
+            version=facts.version,
+            height=facts.height,
+            width=facts.width,
+            golden="none" if golden is None else "passed",
+            golden_difference=golden or 0.0,
+            threshold=facts.threshold,
+            load_ms=load_ms,
+            run_ms=proof.run_ms,
+            cpu_ms=proof.cpu_ms,
         )
     )
     judge = Judge.of(model, setup)
     give_memory_back()
-    for number, fetched in enumerate(_fetch_ahead(judge, lines)):
+    for number, fetched in enumerate(_fetch_ahead(judge, lines, say)):
         if number == 0:  # a candidate that gets strips has been accepted
             set_oom_score("worker")
-        link.sendall(wire.encode(judge.answer(fetched)))
+        say(Judging(fetched.job.strip_id))
+        say(judge.answer(fetched))
 
 
-def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
+class Voice:
+    """Speaks to the supervisor, for any thread."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+
+    def say(self, message: wire.Message) -> None:
+        """Send a message. Raises OSError when nobody listens."""
+        with self._lock:
+            self._link.sendall(wire.encode(message))
+
+
+def _tell_that_it_comes(job: Job, say: Callable[[wire.Message], None]) -> Callable[[], None]:
+    """Return what is to be called as parts of the strip's file come; it speaks only where that takes long."""
+    spoke = time.monotonic()
+
+    def progress() -> None:
+        nonlocal spoke
+        if time.monotonic() - spoke >= SPEAK_EVERY_SECONDS:
+            spoke = time.monotonic()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the end of the lines comes next
+                say(Reading(job.strip_id))
+
+    return progress
+
+
+def _fetch_ahead(judge: Judge, lines: Iterable[bytes], say: Callable[[wire.Message], None]) -> Iterator[Fetched]:
     """Read the next strip's file while the one before it is judged.
 
     Nothing but reading is done ahead: what kills a worker does so while its own strip is the oldest that is unanswered.
@@ -114,7 +146,7 @@ def _fetch_ahead(judge: Judge, lines: Iterable[bytes]) -> Iterator[Fetched]:
             for line in lines:
                 job = wire.decode(line)
                 assert isinstance(job, Job)  # noqa: S101 - the supervisor says nothing else
-                ahead.put(judge.fetch(job))
+                ahead.put(judge.fetch(job, _tell_that_it_comes(job, say)))
         finally:
             ahead.put(None)
 

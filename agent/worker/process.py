@@ -23,13 +23,15 @@ CANDIDATE_NICE = 10  # nice value: a tenth of the time of a process at 0 that wa
 LOWEST_NICE_LIMIT = 20  # RLIMIT_NICE counts the other way round: 20 - nice value
 
 
-def die_with_the_supervisor() -> None:
-    """Have the kernel kill this process when the supervisor's thread that started it ends."""
-    parent = os.getppid()
+def die_with_the_supervisor(supervisor: int) -> None:
+    """Have the kernel kill this process when the supervisor's thread that started it ends; `supervisor` is its pid.
+
+    It may be 1, in a container: so it is compared, instead of taking 1 for what becomes of orphans.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent or parent == 1:  # it died before the signal was armed
+    if os.getppid() != supervisor:  # it died before the signal was armed
         sys.exit(0)
 
 

@@ -37,7 +37,7 @@ def _be_a_worker(switches: Path) -> None:
 
     def answer_or_fail(judging: judge.Judge, fetched: judge.Fetched) -> Judged | Failed:
         for fault in ("crash", "hang", "flood"):
-            if fault in fetched.job.path and (switches / fault).exists():
+            if fault in fetched.job.strip.path and (switches / fault).exists():
                 if fault == "flood":
                     os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
                 else:

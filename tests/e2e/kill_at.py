@@ -30,7 +30,7 @@ SUPERVISOR_POINTS = {
     "before_sending_to_the_worker": ("agent.supervision.handle", "WorkerHandle.send", "before"),
     "after_sending_to_the_worker": ("agent.supervision.handle", "WorkerHandle.send", "after"),
     "before_commit": ("agent.ledger.strips", "Strips.commit", "before"),
-    "inside_the_commit": ("agent.strips.journey", "strip_message", "after"),
+    "inside_the_commit": ("agent.strips.commit", "strip_message", "after"),
     "after_commit": ("agent.ledger.strips", "Strips.commit", "after"),
     "before_publish": ("agent.mqtt", "Connection.publish", "before"),
     "after_publish": ("agent.mqtt", "Connection.publish", "after"),

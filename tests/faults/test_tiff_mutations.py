@@ -14,6 +14,7 @@ import pytest
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
 from agent.errors import Reason, Retry
+from agent.records import FileIdentity, Strip
 from agent.supervision import WorkerHandle
 from agent.wire import Failed, Job, Judged, Setup
 from tests.faults.mutations import Seed, mutate, take_apart
@@ -73,8 +74,10 @@ class Worker:
         path = self.folder / f"{self._number % 32}.tif"
         path.write_bytes(data)
         found = path.stat()
-        job = Job(f"{self._number}", "top", str(self.folder), path.name, found.st_size, found.st_mtime_ns,
-                  found.st_ctime_ns, 1, None)  # fmt: skip
+        strip = Strip(
+            self._number, f"{self._number}", "top", path.name, FileIdentity.of(found), attempts=0, revision=1, seen_ms=0
+        )
+        job = Job(strip, str(self.folder), 0.5)
         began = time.monotonic()
         self._handle.send(job)
         try:

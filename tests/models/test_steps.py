@@ -40,6 +40,7 @@ class FakeWorker:
         self.facts = answer if isinstance(answer, Loaded) else None
         self.jobs: tuple[Job, ...] = ()
         self.closed = False
+        self.hangs = False
 
     def poll_loaded(self, timeout_seconds: float, deadline_seconds: float) -> Loaded:
         """Answer as told."""
