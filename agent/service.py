@@ -133,13 +133,10 @@ class Service:
         return Intake(camera, watcher, self.ledger, self.config.checks.max_file_mib << 20)
 
     def _committed(self, camera: str, captured_ts_ms: int, payload: bytes) -> None:
-        self._show_last_strip(camera, captured_ts_ms, payload)
-        self.publisher.wake()
-
-    def _show_last_strip(self, camera: str, captured_ts_ms: int, payload: bytes) -> None:
         """Show what was committed last; the files' own times decide nothing, they may lie in the future."""
         self.publisher.set_state(messages.last_strip_topic(camera), payload)
         self.capture_clocks.note(camera, captured_ts_ms)
+        self.publisher.wake()
 
     def _folder_is_away(self, camera: str) -> bool:
         return self.folders[camera].is_away
@@ -230,7 +227,7 @@ class Service:
     def run(self) -> ExitCode:
         """Run until `stop` is set, then drain and close."""
         for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(list(self.intakes)).items():
-            self._show_last_strip(camera, captured_ts_ms, payload)
+            self._committed(camera, captured_ts_ms, payload)
         self._start_loops()
         log.info("strip-agent %s watches %s", __version__, ", ".join(self.intakes))
         ready = False

@@ -39,8 +39,8 @@ class Leftovers:
 
     def of_committed(self, strip: Strip, named: HeatmapFiles) -> None:
         """Have the files removed that an earlier try of the same revision wrote, and that its result does not name."""
-        paths = zip(HEATMAP_SUFFIXES, (named.tiff_path, named.png_path, named.regions_path), strict=True)
-        unnamed = [suffix for suffix, path in paths if not path]
+        kept = zip(HEATMAP_SUFFIXES, (named.tiff_path, named.png_path, named.state == "saved"), strict=True)
+        unnamed = [suffix for suffix, is_kept in kept if not is_kept]
         if unnamed:
             self._remember(strip, unnamed)
 

@@ -71,6 +71,7 @@ class WorkerHandle:
                     stderr=subprocess.PIPE,
                     env=os.environ | ENVIRONMENT,
                 )
+            undo.callback(self._reap)
             undo.callback(self._process.kill)
             self._drain = threading.Thread(target=self._drain_stderr, name=f"worker-{self.pid}-stderr", daemon=True)
             try:

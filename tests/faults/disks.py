@@ -159,6 +159,10 @@ class Share:
         """Let it remove one while it is read."""
         self._do(lose=name, at_byte=at_byte)
 
+    def slow_down(self, bytes_per_second: int) -> None:
+        """Read no faster than that from now on, whoever asks."""
+        self._do(slow=bytes_per_second)
+
     def hang(self) -> None:
         """Answer nothing more: whoever asks waits for ever (so do not touch it)."""
         self._server.send_signal(signal.SIGSTOP)

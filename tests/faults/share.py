@@ -7,6 +7,7 @@ stopped; like a hard mounted network share it lets a waiting process be killed.
     {"put": SOURCE, "names": [NAME...]}     the other machine copies a file of this one to these names
     {"remove": NAME}                        it removes one
     {"lose": NAME, "at_byte": N}            it removes one while we read it: when we ask for what lies behind that byte
+    {"slow": BYTES}                         it reads no more than so many bytes a second from now on; 0: as it can
     {"end": 0}                              unmount and leave
 """
 
@@ -19,6 +20,7 @@ import selectors
 import stat
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,7 @@ class Share(Mount):
         super().__init__(tree, place)
         self.tree = tree
         self.lost: dict[bytes, int] = {}
+        self.bytes_per_second = 0
 
     def obey(self, command: dict[str, Any]) -> None:
         """Do what the other machine does."""
@@ -70,10 +73,14 @@ class Share(Mount):
             self.tree.take_away(os.fsencode(command["remove"]))
         elif "lose" in command:
             self.lost[os.fsencode(command["lose"])] = command["at_byte"]
+        elif "slow" in command:
+            self.bytes_per_second = command["slow"]
 
     def _do(self, opcode: int, number: int, body: bytes, uid: int, gid: int) -> bytes | None:
         if opcode == READ:
             _, offset, size = struct.unpack_from("<QQI", body)
+            if self.bytes_per_second:
+                time.sleep(size / self.bytes_per_second)
             for name, at_byte in list(self.lost.items()):
                 if self.tree.root.names[name].number == number and offset + size > at_byte:
                     del self.lost[name]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.schema import MIGRATIONS
-from agent.ledger.strips import BACKLOG, LIVE
+from agent.ledger.strips import BACKLOG, LIVE, RETRIED
 from agent.records import FileIdentity, SettledFile, Strip
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def test_retry_is_a_new_revision_with_a_new_message(ledger: Ledger) -> None:
     acknowledge_all(ledger)
     assert ledger.strips.retry([strip.row]) == {}
     assert ledger.strips.retry([strip.row]) == {strip.row: "is waiting to be judged already"}
-    again = ledger.strips.next_waiting("top", LIVE, ())
+    again = ledger.strips.next_waiting("top", RETRIED, ())
     assert again is not None
     assert again.revision == 2
     assert again.strip_id == strip.strip_id
@@ -342,7 +342,8 @@ def test_no_sequence_of_events_unbalances_the_ledger(
     opened = open_ledger(tmp_path_factory.mktemp("ledger") / "ledger.db")
     try:
         for step, number in steps:
-            strip = opened.strips.next_waiting("top", LIVE, ()) or opened.strips.next_again(["top"], ())
+            waiting = (opened.strips.next_waiting("top", lane, ()) for lane in (LIVE, RETRIED))
+            strip = next(filter(None, waiting), None) or opened.strips.next_again(["top"], ())
             if step == "b":
                 opened.strips.begin([file(f"{number}.tif", mtime=number)])
             elif step == "c" and strip:

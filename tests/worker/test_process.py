@@ -95,7 +95,7 @@ ALONE = """
         ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: as a program that was started by this user
     ours, theirs = socket.socketpair()
     before = os.readlink("/proc/self/ns/net")
-    die_with_the_supervisor()
+    die_with_the_supervisor(os.getppid())
     left = leave_the_network()
     signal = ctypes.c_int()
     ctypes.CDLL(None).prctl(2, ctypes.byref(signal))  # PR_GET_PDEATHSIG
