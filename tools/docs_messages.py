@@ -15,7 +15,7 @@ BASE = "strip-agent/{agent}"
 TOPICS = (
     ("event/strip/{camera}", "strip-result/1", False, "One for each result; through the outbox."),
     ("event/model/{slot}", "model-event/1", False, "What happened to a slot's models; through the outbox."),
-    ("state/last_strip/{camera}", "strip-result/1", True, "The newest strip of a camera, for HMIs."),
+    ("state/last_strip/{camera}", "strip-result/1", True, "The strip of a camera that was judged last, for HMIs."),
     ("state/model/{slot}", "model-state/1", True, "What is active, what was refused last and why."),
     ("state/agent", "agent-state/1", True, "Whether the agent is connected; the will is one of these."),
     ("state/health", "health/1", True, "How the agent is; on change and each minute."),
@@ -48,7 +48,7 @@ RULES = """
 - **Order.** First deliveries come in the order of `seq`. A topic that the broker refuses for a while catches up later.
 - **`event/` is not retained, `state/` is.** States are the latest value only: not more than ten a second are sent for
   each topic, values in between are left out, and all of them are sent again on every connection. `state/last_strip`
-  only moves to a newer strip.
+  is what was committed last, whatever the time of its file: a strip of the backlog or a retry as well.
 - **New keys may be added** under the same schema name. A key that goes away or changes its type means a new schema
   name and a new topic.
 - Over MQTT 5 each message has the content type `application/json` and a user property `schema`.
@@ -130,8 +130,16 @@ A message that the broker can never take is parked: set aside, counted (`outbox_
 - `camera_<name>_unreadable`: it cannot be read. Its strips wait.
 - `camera_<name>_unreachable`: reading it has not come back for three `rescan_seconds`: a share that hangs.
 - `camera_<name>_partly_unreadable`: the last full scan could not read a folder or a file in it.
+- `camera_<name>_clock_ahead`: its last strip, or one of the last hour, has a time more than a minute ahead of this
+  box's. `captured_ts_ms` and the folders of heatmaps go by it, nothing else does. Set both clocks by NTP.
 - `camera_<name>_linked_folder`: a link in it leads to a folder elsewhere. Links are not followed: nothing behind it is
   judged. Seen by full scans, so at most `rescan_seconds` after it came or went.
+
+## Alarms of the workers
+
+- `slot_<slot>_worker_hangs`: a worker was killed and does not end: it hangs in the kernel, on a share or a disk that does
+  not answer. Another one has taken over; what it costs is its memory. `dmesg` says what it waits for.
+- `old_workers_hang`: so does one of the service that ran before this one.
 
 ## What the broker must allow
 

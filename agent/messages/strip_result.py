@@ -14,7 +14,7 @@ GOOD_QUALITY, BAD_QUALITY = 192, 0
 
 
 class StripResult(Message):
-    """One judgement of one strip. Retained on `state/last_strip/{camera}` it is the newest of that camera."""
+    """One judgement of one strip. Retained on `state/last_strip/{camera}` it is what was judged last of that camera."""
 
     schema_: Annotated[Literal["strip-result/1"], Field(alias="schema")] = "strip-result/1"
     """Name and version of this message. New keys keep the version; anything else makes a new one."""

@@ -77,7 +77,7 @@ class Publisher:
         )
         self._states = States()
         # First, so that it is the first of the births; each connection begins with a fresh one.
-        self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
+        self._states.set(messages.STATE_AGENT, self._presence.birth())
         self._holds = Holds()
         self._inflight = Inflight(outbox)
         self._echo: Echo | None = None
@@ -93,12 +93,9 @@ class Publisher:
         self._status = PublisherStatus(since_ms=self._since_ms)
         self.last_step_monotonic = clock()
 
-    def set_state(self, topic: str, payload: bytes, *, order: int | None = None) -> None:
-        """Set a retained state; `topic` is below the base topic.
-
-        A lower `order` than the present value's is ignored: `state/last_strip` only moves to a newer strip.
-        """
-        if self._states.set(topic, payload, order):
+    def set_state(self, topic: str, payload: bytes) -> None:
+        """Set a retained state; `topic` is below the base topic."""
+        if self._states.set(topic, payload):
             self._bell.set()
 
     def wake(self) -> None:
@@ -135,7 +132,7 @@ class Publisher:
         self.step(0.0)  # so that `empty` knows of what came last
         self._step_until(lambda: self._inflight.empty and self._states.all_sent(self._holds.held), flush_seconds)
         if self._link.connection is not None:
-            self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason), None)
+            self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason))
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
         self._link.close(_OFFLINE_SECONDS)
         self._inflight.record(self._clock())
@@ -200,7 +197,7 @@ class Publisher:
         self._holds.begin(now)
         self._inflight.start_again()
         self._state_ids.clear()
-        self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
+        self._states.set(messages.STATE_AGENT, self._presence.birth())
         self._states.send_all_again()
 
     def _answered(self, ack: mqtt.Acked, now: float) -> None:

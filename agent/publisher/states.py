@@ -16,7 +16,6 @@ SPACING_SECONDS = 0.1
 @dataclass(slots=True)
 class _State:
     payload: bytes
-    order: int | None
     changed: bool = True  # the broker does not have this payload yet
     under_way: bool = False
     not_before: float = 0.0  # monotonic
@@ -29,17 +28,15 @@ class States:
         self._states: dict[str, _State] = {}
         self._lock = threading.Lock()
 
-    def set(self, topic: str, payload: bytes, order: int | None) -> bool:
-        """Take a new value, unless its `order` is lower than the present one's; returns whether anything changed."""
+    def set(self, topic: str, payload: bytes) -> bool:
+        """Take a new value; returns whether anything changed."""
         with self._lock:
             state = self._states.get(topic)
             if state is None:
-                self._states[topic] = _State(payload, order)
+                self._states[topic] = _State(payload)
                 return True
-            if order is not None and state.order is not None and order < state.order:
-                return False
             changed = state.payload != payload
-            state.payload, state.order, state.changed = payload, order, state.changed or changed
+            state.payload, state.changed = payload, state.changed or changed
             return changed
 
     def send_all_again(self) -> None:

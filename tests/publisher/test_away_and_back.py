@@ -108,8 +108,8 @@ def test_births_and_latest_states_are_sent_again_on_every_connection(broker: Bro
     broker.restart()
     step_until(publisher, lambda: not publisher.status().connected, "it noticed")
     publisher.set_state("state/health", b'{"n":2}')
-    publisher.set_state("state/last_strip/top", b'{"strip":9}', order=9)
-    publisher.set_state("state/last_strip/top", b'{"strip":8}', order=8)
+    publisher.set_state("state/last_strip/top", b'{"strip":8}')
+    publisher.set_state("state/last_strip/top", b'{"strip":9}')
     publisher.set_state("state/health", b'{"n":3}')
     with Subscriber(broker.port) as subscriber:
         step_until(publisher, lambda: len(subscriber.messages(STATE)) >= 3, "three states")
@@ -130,7 +130,7 @@ def test_a_burst_of_state_changes_is_coalesced(broker: Broker) -> None:
         publisher = make_publisher(broker.port)
         connect(publisher)
         for number in range(2000):
-            publisher.set_state("state/last_strip/top", b'{"n":%d}' % number, order=number)
+            publisher.set_state("state/last_strip/top", b'{"n":%d}' % number)
             if number % 20 == 0:
                 publisher.step(0.0)
         step_until(publisher, lambda: b'{"n":1999}' in subscriber.payloads("last_strip"), "the last one")

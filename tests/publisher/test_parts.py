@@ -32,7 +32,7 @@ def test_only_the_latest_value_of_a_state_is_sent() -> None:
     """What was replaced before it was sent is not sent."""
     states = States()
     for number in range(100):
-        states.set("state/health", b"%d" % number, None)
+        states.set("state/health", b"%d" % number)
     assert states.take(0.0, 10, never_held) == [("state/health", b"99")]
     assert states.take(0.0, 10, never_held) == []
 
@@ -40,29 +40,20 @@ def test_only_the_latest_value_of_a_state_is_sent() -> None:
 def test_a_state_that_did_not_change_is_not_sent_again() -> None:
     """Setting the same value costs nothing."""
     states = States()
-    assert states.set("state/health", b"1", None)
+    assert states.set("state/health", b"1")
     states.take(0.0, 10, never_held)
     states.answered("state/health", taken=True)
-    assert not states.set("state/health", b"1", None)
+    assert not states.set("state/health", b"1")
     assert states.take(100.0, 10, never_held) == []
     assert states.all_sent(never_held)
-
-
-def test_last_strip_only_moves_to_a_newer_strip() -> None:
-    """A backlog that is judged later does not replace what an HMI shows."""
-    states = States()
-    states.set("state/last_strip/top", b"new", 200)
-    assert not states.set("state/last_strip/top", b"old", 100)
-    assert states.take(0.0, 1, never_held) == [("state/last_strip/top", b"new")]
-    assert states.set("state/last_strip/top", b"same moment, judged later", 200)
 
 
 def test_a_state_that_changes_while_it_is_under_way_is_sent_afterwards() -> None:
     """The last value always arrives, and never twice at a time."""
     states = States()
-    states.set("state/health", b"1", None)
+    states.set("state/health", b"1")
     states.take(0.0, 1, never_held)
-    states.set("state/health", b"2", None)
+    states.set("state/health", b"2")
     assert states.take(1.0, 1, never_held) == []
     states.answered("state/health", taken=True)
     assert states.take(SPACING_SECONDS / 2, 1, never_held) == []
@@ -74,8 +65,8 @@ def test_a_state_that_changes_while_it_is_under_way_is_sent_afterwards() -> None
 def test_a_new_connection_gets_every_state_again() -> None:
     """The broker may have forgotten what it had."""
     states = States()
-    states.set("state/agent", b"1", None)
-    states.set("state/health", b"2", None)
+    states.set("state/agent", b"1")
+    states.set("state/health", b"2")
     states.take(0.0, 10, never_held)
     states.send_all_again()
     assert states.take(0.0, 10, never_held) == [("state/agent", b"1"), ("state/health", b"2")]
