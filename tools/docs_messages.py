@@ -137,8 +137,8 @@ A message that the broker can never take is parked: set aside, counted (`outbox_
 
 ## Alarms of the workers
 
-- `slot_<slot>_worker_hangs`: a worker was killed and does not end: it hangs in the kernel, on a share or a disk that does
-  not answer. Another one has taken over; what it costs is its memory. `dmesg` says what it waits for.
+- `slot_<slot>_worker_hangs`: a worker was killed and does not end: it hangs in the kernel, on a share or a disk that
+  does not answer. Another one has taken over; what it costs is its memory. `dmesg` says what it waits for.
 - `old_workers_hang`: so does one of the service that ran before this one.
 
 ## What the broker must allow
