@@ -89,7 +89,16 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable; a rename alone is atomic but not durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _fsync_folder(folder, None)
+
+
+def fsync_open_folder(folder: int) -> None:
+    """Do so for an open folder, however it was opened (O_PATH too)."""
+    _fsync_folder(".", folder)
+
+
+def _fsync_folder(folder: Path | str, dir_fd: int | None) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         os.fsync(descriptor)
     finally:
@@ -121,17 +130,28 @@ def remove_temporary_files(folder: Path) -> int:
     Only regular files named as `write_atomically` names them. Files that cannot be removed are left for the next time.
     """
     removed = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            match = _TEMPORARY_NAME.fullmatch(name)
-            if match is None or _is_alive(int(match[1])):
-                continue
-            path = Path(parent, name)
-            with contextlib.suppress(OSError):
-                if stat.S_ISREG(path.lstat().st_mode):
-                    path.unlink()
-                    removed += 1
+    with contextlib.suppress(OSError):  # the folder is not there, or a part of it went away meanwhile
+        # Through descriptors: a folder may become a link meanwhile.
+        for _, _, names, inside in os.fwalk(os.path.realpath(folder)):
+            removed += sum(_remove_temporary_file(name, inside) for name in names)
     return removed
+
+
+def _remove_temporary_file(name: str, folder: int) -> bool:
+    match = _TEMPORARY_NAME.fullmatch(name)
+    if match is None or _is_alive(int(match[1])):
+        return False
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return True
+    return False
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what this process may still write below `folder`: what is kept for root is not counted. Raises OSError."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def _is_alive(pid: int) -> bool:
@@ -155,7 +175,7 @@ def read_regular_file(root: str, relative: str, *, max_bytes: int) -> tuple[byte
 
     Raises Reject(SYMLINK, NOT_A_REGULAR_FILE, TOO_LARGE, FILE_VANISHED) and Retry(UNREADABLE, NO_MEMORY, IO_ERROR).
     """
-    folders, name = _split(relative)
+    folders, name = split_path(relative)
     with contextlib.ExitStack() as stack:
         try:
             folder = os.open(root, _FOLDER_FLAGS)
@@ -163,29 +183,60 @@ def read_regular_file(root: str, relative: str, *, max_bytes: int) -> tuple[byte
             raise _unreadable(error, root) from error
         stack.callback(os.close, folder)
         with _errors_of(relative):
-            for part in folders:
-                _refuse_link(folder, part, relative)
-                folder = os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
-                stack.callback(os.close, folder)
-            # A look before opening: to open a device can already do something.
-            _refuse_special(os.stat(name, dir_fd=folder, follow_symlinks=False), relative)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(name, flags, dir_fd=folder)
-            stack.callback(os.close, descriptor)
+            folder = open_folder_below(stack, folder, folders, relative)
+            descriptor = open_regular_file(stack, folder, name, relative)
             before = os.fstat(descriptor)
-            _refuse_special(before, relative)
             if before.st_size > max_bytes:
                 raise Reject(Reason.TOO_LARGE, f"{before.st_size} bytes; checks.max_file_mib allows {max_bytes}")
             data = _read_up_to(descriptor, before.st_size)
             return data, before, os.fstat(descriptor)
 
 
-def _split(relative: str) -> tuple[list[str], str]:
+def split_path(relative: str) -> tuple[list[str], str]:
+    """Split a path below a folder into the names of the folders on the way and its own; raises Reject for `..`."""
     parts = relative.split("/")
     if not all(parts) or "." in parts or ".." in parts or "\0" in relative:
         detail = f"{show_name(relative)} is not a plain path below the camera's folder"
         raise Reject(Reason.NOT_A_REGULAR_FILE, detail)
     return parts[:-1], parts[-1]
+
+
+def open_folder_below(
+    stack: contextlib.ExitStack, folder: int, folders: Sequence[str], relative: str, *, make: bool = False
+) -> int:
+    """Go down from the open `folder` without following a link; return a descriptor (O_PATH), closed by `stack`.
+
+    With `make` missing folders are made, and their names flushed. `relative` is for messages. Raises OSError, and
+    Reject(SYMLINK) for a link on the way.
+    """
+    for part in folders:
+        if make:
+            _make_below(folder, part)
+        _refuse_link(folder, part, relative)
+        folder = os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+        stack.callback(os.close, folder)
+    return folder
+
+
+def _make_below(folder: int, part: str) -> None:
+    try:
+        os.mkdir(part, dir_fd=folder)
+    except FileExistsError:
+        return
+    fsync_open_folder(folder)
+
+
+def open_regular_file(stack: contextlib.ExitStack, folder: int, name: str, relative: str) -> int:
+    """Open the file `name` in the open `folder` for reading; `relative` is for messages.
+
+    Raises OSError, Reject(SYMLINK, NOT_A_REGULAR_FILE).
+    """
+    # A look before opening: to open a device can already do something.
+    _refuse_special(os.stat(name, dir_fd=folder, follow_symlinks=False), relative)
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    stack.callback(os.close, descriptor)
+    _refuse_special(os.fstat(descriptor), relative)
+    return descriptor
 
 
 def _refuse_link(folder: int, part: str, relative: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import now_ms
+from agent.files import free_bytes
 from agent.messages import Health, utc_text
+from agent.records import show_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from agent.config import Config
+    from agent.errors import Reason
     from agent.ledger import Ledger
     from agent.publisher import Publisher
     from agent.supervision import Slot
@@ -34,6 +36,7 @@ class Parts:
     watchers: Mapping[str, WatchStatus]
     slots: Mapping[str, Slot]
     started_ms: int
+    file_errors: Mapping[str, str]  # camera -> why its files cannot be moved or removed, "" where they can
     alarms: tuple[str, ...]  # of the service itself
 
 
@@ -44,14 +47,21 @@ def take_health(parts: Parts) -> Health:
     balances = parts.ledger.report.balances()
     broker = parts.publisher.status()
     heatmap_free = _free_bytes(parts.config.heatmap_folder)
+    trouble = parts.ledger.database.trouble
     saved = heatmap_free >= parts.config.heatmaps.min_free_gib * 2**30
     alarms = [*parts.alarms, *broker.alarms]
     alarms += [f"camera_{name}_{watch.state}" for name, watch in parts.watchers.items() if watch.state in AWAY]
     alarms += [
         f"camera_{name}_partly_unreadable" for name, watch in parts.watchers.items() if watch.unreadable_last_scan
     ]
+    alarms += [f"camera_{name}_linked_folder" for name, watch in parts.watchers.items() if watch.linked_folders]
     alarms += [f"slot_{name}_no_model" for name, slot in parts.slots.items() if slot.current is None]
     alarms += [f"slot_{name}_held" for name, slot in parts.slots.items() if slot.held]
+    alarms += [f"camera_{name}_files_stay" for name in parts.ledger.strips.name_staying(1)]
+    if parts.ledger.purge.clock_in_doubt:
+        alarms.append("clock_jumped_ahead")
+    if trouble is not None:
+        alarms.insert(0, f"ledger_{trouble}")
     if not saved:
         alarms.append("heatmaps_no_space")
     if depths.outbox_parked:
@@ -64,13 +74,15 @@ def take_health(parts: Parts) -> Health:
         ts=utc_text(now),
         ts_ms=now,
         valid_for_s=VALID_FOR_SECONDS,
-        status=_status(alarms, ready, len(parts.slots)),
+        status=_status(alarms, ready, len(parts.slots), trouble),
         alarm_count=len(alarms),
         alarms=",".join(alarms),
         uptime_s=max(0, (now - parts.started_ms) // 1000),
-        strips_pending=sum(balance.waiting for balance in balances),
+        strips_pending=sum(b.waiting for b in balances) + sum(watch.given_back for watch in parts.watchers.values()),
         strips_oldest_s=_age_seconds(now, depths.oldest_waiting_ms),
+        strips_seen_again=parts.ledger.strips.seen_again(),
         strips_vanished=sum(watch.vanished_before_settle for watch in parts.watchers.values()),
+        files_ignored=sum(watch.ignored_last_scan for watch in parts.watchers.values()),
         outbox_depth=depths.outbox_pending,
         outbox_oldest_s=_age_seconds(now, depths.oldest_outbox_ms),
         outbox_parked=depths.outbox_parked,
@@ -83,6 +95,7 @@ def take_health(parts: Parts) -> Health:
         broker_error=broker.last_error,
         delivery=broker.delivery,
         nobody_listening=broker.nobody_listening,
+        unheard=broker.unheard,
         cameras_total=len(parts.watchers),
         cameras_reachable=sum(watch.state not in AWAY for watch in parts.watchers.values()),
         cameras=" ".join(f"{name}={watch.state}" for name, watch in parts.watchers.items()),
@@ -108,8 +121,16 @@ def live_facts(parts: Parts, health: Health) -> dict[str, Any]:
             for name, slot in parts.slots.items()
             for worker in (slot.current,)
         },
+        "files": dict(parts.file_errors),
         "watching": {
-            name: {"state": watch.state, "detail": watch.detail, "error": watch.error, "waiting": watch.waiting}
+            name: {
+                "state": watch.state,
+                "detail": watch.detail,
+                "error": watch.error,
+                "waiting": watch.waiting,
+                "ignored": watch.ignored_last_scan,
+                "linked_folders": [show_name(path) for path in watch.linked_folders],
+            }
             for name, watch in parts.watchers.items()
         },
     }
@@ -123,8 +144,8 @@ def changed(before: Health | None, now: Health) -> bool:
     return any(getattr(before, key) != getattr(now, key) for key in keys)
 
 
-def _status(alarms: list[str], ready: int, slots: int) -> Literal["ok", "degraded", "failing"]:
-    if ready < slots:
+def _status(alarms: list[str], ready: int, slots: int, trouble: Reason | None) -> Literal["ok", "degraded", "failing"]:
+    if ready < slots or trouble is not None:
         return "failing"
     return "degraded" if alarms else "ok"
 
@@ -135,7 +156,6 @@ def _age_seconds(now: int, since_ms: int) -> float:
 
 def _free_bytes(folder: Path) -> int:
     try:
-        stats = os.statvfs(folder)
+        return free_bytes(folder)
     except OSError:
         return 0
-    return stats.f_bavail * stats.f_frsize

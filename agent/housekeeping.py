@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 
-from agent.clock import BUILT_MS, DAY_MS, now_ms
-from agent.files import HEATMAP_SUFFIXES, heatmap_stem, remove_temporary_files
+from agent.clock import DAY_MS, now_ms
+from agent.files import HEATMAP_SUFFIXES, free_bytes, heatmap_stem, remove_temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +59,12 @@ class Housekeeping:
         of results that lost theirs.
         """
         limits = self._config.heatmaps
-        now = self._wall_ms()
-        oldest_kept_ms = now - limits.keep_days * DAY_MS if limits.keep_days and now >= BUILT_MS else float("-inf")
+        now = self._age_now()
+        oldest_kept_ms = now - limits.keep_days * DAY_MS if limits.keep_days and now else float("-inf")
         excess = self._ledger.purge.heatmap_bytes() - (limits.keep_gib or float("inf")) * 2**30
         excess = max(excess, self._missing_free_bytes())
+        if excess <= 0 and self._ledger.purge.oldest_heatmap_ms() >= oldest_kept_ms:
+            return 0
         removed = 0
         while batch := self._ledger.purge.oldest_heatmaps(BATCH):
             gone = []
@@ -100,16 +101,18 @@ class Housekeeping:
         """Return how much has to go once the free space is below the floor: up to a quarter above it."""
         floor = self._config.heatmaps.min_free_gib * 2**30
         try:
-            stats = os.statvfs(self._config.heatmap_folder)
+            free = free_bytes(self._config.heatmap_folder)
         except OSError:
             return 0.0
-        free = stats.f_bavail * stats.f_frsize
         return floor * 1.25 - free if free < floor else 0.0
+
+    def _age_now(self) -> int:
+        return self._ledger.purge.age_now(self._wall_ms(), self._clock())
 
     def forget_old_rows(self) -> None:
         """Forget old events, and old strips of cameras that are not configured any more: nobody can find them again."""
-        now = self._wall_ms()
-        if now < BUILT_MS:
+        now = self._age_now()
+        if not now:
             return
         before = int(now - self._config.ledger.keep_days * DAY_MS)
         configured = {camera.name for camera in self._config.cameras}

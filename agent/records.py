@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+_LARGEST = (1 << 63) - 1  # that the ledger holds
 DEFAULT_THRESHOLD = 0.5  # of the score, where neither configuration nor model name one
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What tells one version of a file from the next. Never the inode: file systems use them again."""
+    """What tells one version of a file from the next. Never the inode: file systems use them again.
+
+    The inode only tells whether a file whose times changed while it waited is still the same one; 0: not known.
+    """
 
     size_bytes: int
     mtime_ns: int
     ctime_ns: int
+    inode: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, stat: os.stat_result) -> FileIdentity:
         """Take the identity out of a stat result; times beyond 64 bits (the year 2262) are cut off there."""
-        return cls(stat.st_size, _in_64_bits(stat.st_mtime_ns), _in_64_bits(stat.st_ctime_ns))
+        times = _in_64_bits(stat.st_mtime_ns), _in_64_bits(stat.st_ctime_ns)
+        return cls(stat.st_size, *times, stat.st_ino & _LARGEST)
 
     def same_content_expected(self, other: FileIdentity) -> bool:
         """Size and mtime agree; a ctime that differs alone is decided by the digest."""
@@ -77,7 +83,6 @@ class HeatmapFiles:
     tiff_path: str = ""
     tiff_sha256: str = ""
     png_path: str = ""
-    regions_path: str = ""
     state: str = "by_rule"  # saved | by_rule | no_space | failed
     bytes_written: int = 0  # of all of them together
 
@@ -109,7 +114,7 @@ class OutboxMessage:
 
 
 def _in_64_bits(number: int) -> int:
-    return max(-(1 << 63), min(number, (1 << 63) - 1))
+    return max(-_LARGEST - 1, min(number, _LARGEST))
 
 
 def make_strip_id(camera: str, path: str, identity: FileIdentity, occurrence: int) -> str:

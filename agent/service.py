@@ -71,7 +71,7 @@ class Service:
         self.started_ms = now_ms()
         self.ledger = open_ledger(state / "ledger.db", patience=sdnotify.extend_timeout)
         self.starter = Starter()
-        self.publisher = Publisher(self.config, self.ledger.outbox)
+        self.publisher = Publisher(self.config, self.ledger.outbox, retained_file=state / "broker.json")
         self.slots = {name: Slot(name) for name in self.config.slots}
         try:
             trusted_keys = read_trusted_keys(self.config.models.trusted_keys)
@@ -157,8 +157,10 @@ class Service:
         alarms = ["ledger_was_damaged"] if any(state.glob("ledger.db.corrupt.*")) else []
         alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
+        alarms += [alarm for files in self.camera_files.values() for alarm in files.alarms()]
+        errors = {name: files.error for name, files in self.camera_files.items()}
         return health.Parts(
-            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, tuple(alarms)
+            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, errors, tuple(alarms)
         )
 
     def _live(self) -> dict[str, Any]:

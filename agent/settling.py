@@ -1,25 +1,20 @@
-"""Which files are strips, when one has stopped changing, and which old ones the backlog rule skips. Nothing but logic.
+"""When a file has stopped changing, and which old ones the backlog rule skips. Nothing but logic.
 
-`agent/watching/` looks at the files and brings what it saw, and the time, here.
+`agent/watching/` looks at the files and brings what it saw, and the time, here. Which names are strips: `names.py`.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
-
-from agent.files import HIDDEN_PREFIX
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from agent.names import AgeKey
     from agent.records import FileIdentity
-
-BacklogRule = Literal["all", "none"] | int
-AgeKey = tuple[int, str]  # (mtime_ns, path): orders files from old to new, without ties
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,56 +123,5 @@ class BacklogCutoff:
                 heapq.heapreplace(self._keys, key)
 
     def skips(self, key: AgeKey) -> bool:
-        """Whether a file is older than all of the newest."""
-        return not self._keys or (len(self._keys) == self._newest and key < self._keys[0])
-
-
-def compile_patterns(patterns: Sequence[str]) -> re.Pattern[str]:
-    """Turn globs into one regular expression for `fullmatch` on a path relative to the camera's folder.
-
-    `*` and `?` stay inside one name, `[...]` and `[!...]` are sets, `**` as a whole part is any number of folders
-    including none. Case does not matter. Raises ValueError for a pattern that could never match. A file that the agent
-    has hidden to move or remove it never matches.
-    """
-    hidden = rf"(?!(?:.*/)?{re.escape(HIDDEN_PREFIX)}[^/]*\Z)"
-    return re.compile(f"{hidden}(?:{'|'.join(_translate(pattern) for pattern in patterns)})", re.IGNORECASE | re.DOTALL)
-
-
-def _translate(pattern: str) -> str:
-    parts = pattern.split("/")
-    if any(part in {"", ".", ".."} for part in parts):
-        raise ValueError(f"pattern {pattern!r}: write it relative to the camera's folder, for example **/*.tif")
-    regex = ""
-    for before, part in zip(["", *parts], parts[:-1], strict=False):
-        if part != "**":
-            regex += _translate_name(part, pattern) + "/"
-        elif before != "**":
-            regex += "(?:[^/]+/)*"
-    return regex + ("(?:[^/]+/)*[^/]+" if parts[-1] == "**" else _translate_name(parts[-1], pattern))
-
-
-_TOKENS = re.compile(r"\*+|\?|\[(?P<negated>!?)(?P<members>.[^]]*)\]|.", re.DOTALL)
-
-
-def _translate_name(part: str, pattern: str) -> str:
-    regex = ""
-    for token in _TOKENS.finditer(part):
-        if token[0].startswith("*"):
-            regex += "[^/]*"
-        elif token[0] == "?":
-            regex += "[^/]"
-        elif token["members"]:
-            members = _translate_members(token["members"], pattern)
-            regex += f"[^/{members}]" if token["negated"] else f"(?!/)[{members}]"
-        else:
-            regex += re.escape(token[0])
-    return regex
-
-
-def _translate_members(members: str, pattern: str) -> str:
-    regex = ""
-    for first, last in re.findall(r"(.)(?:-(.))?", members, re.DOTALL):
-        if last and last < first:
-            raise ValueError(f"pattern {pattern!r}: the range {first}-{last} runs backwards")
-        regex += re.escape(first) + (f"-{re.escape(last)}" if last else "")
-    return regex
+        """Whether a file is older than all of the newest; with fewer files than that none is."""
+        return len(self._keys) == self._newest and not (self._keys and key >= self._keys[0])

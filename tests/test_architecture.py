@@ -22,7 +22,7 @@ TIERS: dict[int, str] = {
     3: "service cli/doctor cli/oneshot",
     2: "strips models publisher control housekeeping health",
     1: "watching ledger mqtt supervision worker ownership control/endpoint models/store models/inbox strips/disposal",
-    0: "errors records config contract messages files sdnotify logs settling wire clock"
+    0: "errors records config contract messages files sdnotify logs names settling wire clock"
     " strips/message models/slot_state contract/golden cli/show",
 }
 """Every room of agent/, and what stands in it on another tier than the rest. Files of a room may import each other."""

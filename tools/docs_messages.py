@@ -59,6 +59,39 @@ RULES = """
 will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself, with its own reason. A
 retained message outlives its sender: believe `state/health` only until `ts_ms` plus `valid_for_s`.
 
+The will is written when the connection begins, so its time is not when the connection was lost. Its order is told by
+`connection`, which counts the connections of a box over restarts (a new state folder begins anew): the higher number is
+the later one, and of the same number offline is the later one. A historian that sorts by `ts_ms` comes to the same
+order: the will's is one millisecond after that of the birth.
+
+## What is retained, and how it goes
+
+The agent remembers in `broker.json` in its state folder on which topics it has left retained messages. When a camera or
+a slot is no longer configured, or `agent.name` or `mqtt.base_topic` changes, it clears them after its next connection
+to the same broker (an empty retained message). It needs the right to write there; where the broker refuses, the log
+names the topic, it is tried again after the next start, and `mosquitto_pub -r -n -t TOPIC` clears it by hand.
+
+For brokers that keep no retained messages there is `mqtt.retain: false`: `state/` is then published like events, and
+whoever subscribes later waits for the next value (health: a minute). Over MQTT 5 a broker says that it keeps none; the
+agent then goes on without and raises `broker_without_retain`.
+
+## When nobody listens
+
+A broker takes a result although nobody subscribes to it, and then it is gone; the agent has done its part and does not
+send it again. Over MQTT 5 the broker says so, and the agent raises `nobody_listening`, counts such results in
+`unheard`, and logs the topic. Over 3.1.1 it cannot know.
+
+A broker that is restarted without persistence has forgotten its subscribers' sessions and what it kept for them. When
+the agent is connected again before they are, the whole outbox goes to nobody; and what the broker had acknowledged and
+not yet passed on is lost with it. What helps, all three together:
+
+- Subscribers ask for QoS 1 and a session that outlives their connection (MQTT 5: clean start off and a session expiry;
+  3.1.1: clean session off, a fixed client id).
+- The broker keeps sessions and messages over a restart (mosquitto: `persistence true`, `autosave_interval`,
+  `max_queued_messages` above what an outage brings).
+- Subscribers look for gaps in `seq`. The results are still in the ledger: `strip-agent strips list` and `strips show`
+  tell them, and `strips retry` judges a strip again, whose result is then a new message.
+
 ## What an acknowledgement is worth
 
 `delivery` in `state/health` and in `strip-agent status`:
@@ -81,11 +114,24 @@ retained message outlives its sender: believe `state/health` only until `ts_ms` 
 - `delivery_unverified`: for more than ten seconds `unverified`.
 - `session_taken_over`: another agent has the same name. Two boxes must not share `agent.name`. Stays for ten minutes.
 - `unstable_connection`: three connections in a row ended within half a minute.
+- `nobody_listening`: results went to nobody, now or in the last ten minutes; see above.
+- `broker_without_retain`: the broker keeps no retained messages, so that who subscribes late sees no states; see above.
 - `outbox_error`: the ledger cannot be read or written; see the log.
 
 A message that the broker can never take is parked: set aside, counted (`outbox_parked`) and named by
 `strip-agent audit`. Its reason is `too_large` (for the broker's limit), `topic_invalid`, `payload_invalid`, or
 `broker_disconnects` when the broker hung up five times in a row on this message.
+
+## Alarms of the cameras
+
+`strip-agent status` says more about each.
+
+- `camera_<name>_missing`: the folder is not there, or nothing is mounted where it was. Its strips wait.
+- `camera_<name>_unreadable`: it cannot be read. Its strips wait.
+- `camera_<name>_unreachable`: reading it has not come back for three `rescan_seconds`: a share that hangs.
+- `camera_<name>_partly_unreadable`: the last full scan could not read a folder or a file in it.
+- `camera_<name>_linked_folder`: a link in it leads to a folder elsewhere. Links are not followed: nothing behind it is
+  judged. Seen by full scans, so at most `rescan_seconds` after it came or went.
 
 ## What the broker must allow
 

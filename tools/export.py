@@ -59,6 +59,11 @@ def main() -> None:
 @click.option("--golden", type=FILE, help="Golden strip; default: the most telling of the calibration strips.")
 @click.option("--network", metavar="FILE.py:Class", help="Your own network: (B, 3, h, w) -> (B, 2, h, w) logits.")
 @click.option("--network-args", metavar="JSON", help="Arguments for its constructor.")
+@click.option(
+    "--input-channels",
+    metavar="NAMES",
+    help="What the network takes, e.g. target,diff1,diff2; default: the checkpoint's.",
+)
 @click.option("--max-score-change", type=click.FloatRange(0, 1), help="Limit of the guard.")
 @click.option("--max-heat-change", type=click.FloatRange(0, 1), help="Limit of the guard, any pixel.")
 @click.option("--report", type=FILE, help="HTML page to write about the export.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,18 +18,25 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.clock import BUILT_MS, now_ms
 from agent.config.check import check_environment
-from agent.config.file import ConfigError, load_config
+from agent.config.file import ConfigError, Problem, load_config
+from agent.files import free_bytes
+from agent.names import StripNames
+from agent.records import show_name
+from agent.watching.links import LinkedFolders
+from agent.watching.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agent.config import Config
+    from agent.config import Camera, Config
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
-LIBRARIES = ("onnxruntime", "numpy", "tifffile", "imagecodecs", "opencv-python-headless", "paho-mqtt",
+LIBRARIES = ("onnxruntime", "numpy", "tifffile", "imagecodecs", "opencv-python-headless", "watchdog", "paho-mqtt",
              "pydantic", "PyYAML", "cryptography")  # fmt: skip
 CONNECT_SECONDS = 3.0
 PROBE_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+LOOK_ENTRIES = 200
 FEW_WATCHES = 8192
 PROBE = """
 from agent.worker.process import leave_the_network  # `agent` before onnxruntime: its __init__ says why
@@ -64,10 +72,42 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Finding]:
     except ConfigError as error:
         return findings + [Finding("bad", "configuration", f"{config_path}: {problem}") for problem in error.problems]
     findings.append(Finding("good", "configuration", f"{config_path} is readable"))
-    findings += [Finding("note" if p.warning else "bad", "configuration", str(p)) for p in check_environment(config)]
+    findings += [Finding("note" if p.warning else "bad", "configuration", str(p)) for p in problems_of(config)]
     findings += _folders(config)
     findings.append(_broker(config))
     return findings
+
+
+def problems_of(config: Config) -> list[Problem]:
+    """Return what is wrong with a configuration on this machine, and in the cameras' folders; nothing is changed."""
+    return [*check_environment(config), *_linked_folders(config)]
+
+
+def _linked_folders(config: Config) -> list[Problem]:
+    """Read the cameras' folders as the service does, for a few seconds, and warn of links to folders elsewhere."""
+    found: dict[int, tuple[str, ...]] = {}
+
+    def look(number: int, camera: Camera) -> None:
+        names = StripNames.of(camera.patterns, camera.ignore)
+        scan = Scan(os.path.realpath(camera.folder), "", names, watch=lambda _: True)
+        until = time.monotonic() + LOOK_SECONDS
+        while not scan.done and time.monotonic() < until:
+            scan.read(LOOK_ENTRIES)
+        scan.close()
+        found[number] = LinkedFolders().among(os.path.realpath(camera.folder), scan.links)
+
+    looks = [threading.Thread(target=look, args=numbered, daemon=True) for numbered in enumerate(config.cameras)]
+    for thread in looks:
+        thread.start()
+    until = time.monotonic() + 2 * LOOK_SECONDS  # one that hangs is not waited for
+    for thread in looks:
+        thread.join(max(0.0, until - time.monotonic()))
+    message = "is a link to a folder; links are not followed, and what is behind it is not judged"
+    return [
+        Problem(None, f"cameras[{number}].folder", f"{show_name(link)} {message}", warning=True)
+        for number, links in sorted(dict(found).items())
+        for link in links
+    ]
 
 
 def _libraries() -> Iterator[Finding]:
@@ -126,7 +166,7 @@ def _system() -> Iterator[Finding]:
 def _folders(config: Config) -> Iterator[Finding]:
     for what, folder in (("state folder", config.agent.state_folder), ("heatmap folder", config.heatmap_folder)):
         existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
-        free_gib = shutil.disk_usage(existing).free / 2**30
+        free_gib = free_bytes(existing) / 2**30
         enough = free_gib >= config.heatmaps.min_free_gib
         yield Finding("good" if enough else "bad", what, f"{folder}: {free_gib:.1f} GiB free")
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LINKS_SHOWN = 5
 _SHOWN_AT_MOST = 50
 
 
@@ -56,7 +57,19 @@ def status(facts: dict[str, Any]) -> str:
         lines.append(f"model     {slot}: {shown + probation + hold if model['active_sha256'] else 'none: strips wait'}")
     for camera, watching in facts.get("watching", {}).items():
         detail = f": {watching['detail'] or watching['error']}" if watching["detail"] or watching["error"] else ""
-        lines.append(f"camera    {camera}: {watching['state']}{detail}")
+        passed_over = watching.get("ignored", 0)  # a service that was not restarted after an upgrade tells less
+        ignored = f"; {passed_over} names are passed over (ignore)" if passed_over else ""
+        lines.append(f"camera    {camera}: {watching['state']}{detail}{ignored}")
+        if linked := watching.get("linked_folders", []):
+            more = f" and {len(linked) - _LINKS_SHOWN} more" if len(linked) > _LINKS_SHOWN else ""
+            named = ", ".join(linked[:_LINKS_SHOWN]) + more
+            lines.append(f"camera    {camera}: NOT FOLLOWED, as they are links to folders: {named}")
+    for camera, error in facts.get("files", {}).items():
+        lines += [f"camera    {camera}: {error}"] if error else []
+    for camera, files in facts["staying"].items():
+        lines += [f"camera    {camera}: stays where it is: {file}" for file in files]
+    if facts["seen_again"]:
+        lines.append(f"seen again {facts['seen_again']} times with other times but the same content: not judged again")
     for camera, waiting in facts["abandoned"].items():
         lines.append(f"camera    {camera}: not configured any more; {waiting} of its strips wait for ever")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from agent.config.types import (
     ClientId,
     FilePattern,
     Host,
+    IgnoredName,
     Name,
     PatternWithOneGroup,
     Seconds,
@@ -24,6 +25,7 @@ from agent.config.types import (
     UrlTemplate,
     WhatToSave,
 )
+from agent.names import DEFAULT_IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,12 @@ class Camera(Section):
     """Folder the camera writes to, with all folders below it. It may appear later, vanish and come back."""
     patterns: list[FilePattern] = Field(default=["**/*.tif", "**/*.tiff"], min_length=1)
     """Which files are strips, relative to the folder; `**` is any number of folders. Case does not matter."""
+    ignore: list[IgnoredName] = Field(default=list(DEFAULT_IGNORE))
+    """What NAS, desktops and copying tools put beside strips: passed over and counted, never judged. A name with `*`,
+    at any depth, or a path relative to the folder; with `/` at the end only folders, and nothing in them. Case does not
+    matter. A list of your own replaces this one. The first entry stands for every hidden name: `._x.tif`, `.DS_Store`,
+    `.@__thumb/`, `.Trash-1000/`, `.stversions/`, `.~tmp~/`, `.rsync-partial/`, `.smbdelete...`, `.fuse_hidden...`,
+    `.nfs...`, `.snapshot/`."""
     slot: Name = "default"
     """The model slot that scores this camera."""
     threshold: float | None = None
@@ -229,6 +237,8 @@ class MqttSection(Section):
     tls: Tls = Tls()
     base_topic: Topic | None = None
     """First part of every topic; null: strip-agent/<agent.name>."""
+    retain: bool = True
+    """false: no message is retained, for brokers that keep none; `state/` then reaches only who is subscribed."""
 
     @field_validator("protocol", mode="before")
     @classmethod

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from agent.names import compile_ignored, compile_patterns
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,15 @@ def _absolute_or_bare(path: Path) -> Path:
 def _below_a_folder(pattern: str) -> str:
     if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
         raise ValueError("it must be relative to the camera's folder, without `..`")
+    compile_patterns([pattern])
     return pattern
+
+
+def _name_to_ignore(entry: str) -> str:
+    if entry.startswith("/") or ".." in entry.split("/"):
+        raise ValueError("it must be a name, or a path relative to the camera's folder, without `..`")
+    compile_ignored([entry])
+    return entry
 
 
 def _with_one_group(pattern: str) -> str:
@@ -75,6 +85,7 @@ SecretPath = Annotated[
     in_words("an absolute path, or the bare name of a systemd credential"),
 ]
 FilePattern = Annotated[str, AfterValidator(_below_a_folder)]
+IgnoredName = Annotated[str, AfterValidator(_name_to_ignore)]
 PatternWithOneGroup = Annotated[str, AfterValidator(_with_one_group), in_words("a regular expression with one group")]
 UrlTemplate = Annotated[str, AfterValidator(_knows_its_fields)]
 Host = Annotated[str, AfterValidator(_name_or_address_alone), in_words("a host name or an address")]

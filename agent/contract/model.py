@@ -29,6 +29,7 @@ MAX_SIDE_PX = 16384
 MAX_GOLDEN_CHARACTERS = 32 * 1024 * 1024
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CHANNEL_NAMES = re.compile(r"[a-z0-9_]{1,32}(,[a-z0-9_]{1,32}){0,31}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_VERSION = 2**53 - 1  # JSON readers in other languages hold whole numbers as doubles
 
@@ -69,6 +70,7 @@ class ModelFacts:
     golden: str = ""  # see agent/golden.py; "" when there is none
     golden_tolerance: float | None = None  # largest difference of any heatmap pixel, 0..1
     exposure: Exposure | None = None  # of the strips that it was calibrated with
+    input_channels: str = ""  # what the network was trained on: the graph computes it; names with commas between them
 
 
 def check_model(description: ModelDescription, *, unlabelled_input_scale: str = "unit") -> ModelFacts:
@@ -152,6 +154,7 @@ def parse_metadata(ours: Mapping[str, str]) -> ModelFacts:
         golden=golden,
         golden_tolerance=_golden_tolerance(ours, golden),
         exposure=_exposure(ours),
+        input_channels=_matching(ours, "input_channels", CHANNEL_NAMES) if "input_channels" in ours else "",
     )
 
 
@@ -171,6 +174,8 @@ def format_metadata(facts: ModelFacts, **more: str) -> dict[str, str]:
         "precision": facts.precision,
         "producer": facts.producer,
     } | more
+    if facts.input_channels:
+        ours["input_channels"] = facts.input_channels
     if facts.checkpoint_sha256:
         ours["checkpoint_sha256"] = facts.checkpoint_sha256
     if facts.threshold is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 100_000
 RETRY_BATCH = 200  # strips in one transaction
+STAYING_NAMED = 5  # files of each camera
 STRIP_DIGITS = 16
 MODEL_DIGITS = 8  # fewer might mean a model that nobody thought of
 
@@ -69,6 +70,8 @@ def _status(context: Context) -> dict[str, Any]:
             for balance in balances
             if balance["waiting"] and balance["camera"] not in _cameras(context)
         },
+        "staying": context.ledger.strips.name_staying(STAYING_NAMED),
+        "seen_again": context.ledger.strips.seen_again(),
         "strips": _sums(balances),
         "outbox": asdict(report.depths()),
         "models": _models_of_slots(context),
@@ -116,6 +119,7 @@ def _audit(context: Context, *, since_ms: int = 0) -> dict[str, Any]:
         "stream": audit.stream,
         "last_seq": audit.last_seq,
         "since_ms": since_ms,
+        "seen_again": context.ledger.strips.seen_again(),
         "strips": sums,
         "cameras": {
             balance["camera"]: balance
@@ -186,7 +190,7 @@ def _find_strips(context: Context, strip_ids: list[str]) -> tuple[dict[int, str]
 
 def _retry(context: Context, strips: dict[int, str], refused: dict[str, str]) -> list[str]:
     """Give strips (row -> id) back to the queue; add to `refused`, return the ids of the others."""
-    refused_rows = context.ledger.strips.retry(list(strips))
+    refused_rows = context.ledger.strips.retry(list(strips), _cameras(context))
     refused.update({strips[row]: why for row, why in refused_rows.items()})
     return [strip_id for row, strip_id in strips.items() if row not in refused_rows]
 

@@ -1,6 +1,7 @@
 """The ledger: every SQL statement of the product is in this folder.
 
 schema.py    tables and triggers          strips.py  begin, commit, retry
+versions.py  which strip a file is
 database.py  the one writing connection   outbox.py  messages until they are acknowledged
 report.py    status, lists, the audit     purge.py   what is forgotten, and when
 salvage.py   what can be read of a damaged ledger   wal.py    notice commits that are missing
@@ -37,12 +38,12 @@ class Ledger:
     purge: Purge
 
 
-def open_ledger(path: Path, *, read_only: bool = False, patience: Callable[[float], object] = lambda _: None) -> Ledger:
+def open_ledger(path: Path, *, patience: Callable[[float], object] = lambda _: None) -> Ledger:
     """Open the ledger, making or migrating it; `patience` is called with the seconds that this may take.
 
     A damaged one is set aside (`database.set_aside`), and a new one begins with what can be read of it.
 
     Raises Fatal where it can be neither read nor made.
     """
-    database = Database(path, read_only=read_only, patience=patience)
+    database = Database(path, patience=patience)
     return Ledger(database, Strips(database), Outbox(database), Report(database), Models(database), Purge(database))

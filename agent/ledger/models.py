@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import now_ms
+from agent.ledger.database import last_seq
 from agent.ledger.strips import drop_oldest
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-_COLUMNS = ("slot", "key", "sha256", "state", "file", "model_id", "version", "first_seen_ms", "changed_ms", "reason",
-            "detail", "facts")  # fmt: skip
+_COLUMNS = ("slot", "key", "sha256", "state", "file", "model_id", "version", "changed_ms", "reason", "detail",
+            "facts")  # fmt: skip
 LISTED_AT_MOST = 1000
 
 
@@ -80,17 +81,14 @@ class Models:
             db.execute(
                 "UPDATE activations SET until_ms = ?, until_seq = ? "
                 "WHERE slot = ? AND sha256 <> ? AND until_ms IS NULL",
-                (now_ms(), _last_seq(db), slot, sha256),
+                (now_ms(), last_seq(db), slot, sha256),
             )
 
     def count_judged(self, sha256: str) -> int:
         """Count the strips whose newest result is this model's."""
         with self._database.reading() as db:
-            query = (
-                "SELECT count(*) FROM results AS r JOIN strips AS s ON s.id = r.strip AND s.revision = r.revision "
-                "WHERE r.model_sha256 = ?"
-            )
-            return int(db.execute(query, (sha256,)).fetchone()[0])
+            row = db.execute("SELECT n FROM counters WHERE kind = 'judged_by' AND name = ?", (sha256,)).fetchone()
+            return int(row[0]) if row else 0
 
     def rows(self, slot: str) -> dict[str, dict[str, Any]]:
         """Return the slot's rows by their key, the earliest change first."""
@@ -124,12 +122,12 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
 def _write(db: sqlite3.Connection, changes: Changes, ts_ms: int) -> None:
     for record in changes.records:
         db.execute(
-            "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "sha256 = excluded.sha256, state = excluded.state, file = excluded.file, model_id = excluded.model_id, "
             "version = excluded.version, changed_ms = excluded.changed_ms, reason = excluded.reason, "
             "detail = excluded.detail, facts = excluded.facts",
             (changes.slot, record.key, record.sha256, record.state, record.file, record.model_id, record.version,
-             ts_ms, ts_ms, record.reason, record.detail, json.dumps(record.facts)),
+             ts_ms, record.reason, record.detail, json.dumps(record.facts)),
         )  # fmt: skip
     kept = "('active', 'previous', 'accepted')"
     for (key,) in db.execute(f"SELECT key FROM models WHERE slot = ? AND state IN {kept}", (changes.slot,)).fetchall():  # noqa: S608 - a constant
@@ -143,10 +141,5 @@ def _may_score(db: sqlite3.Connection, slot: str, sha256: str, ts_ms: int) -> No
     db.execute(
         "INSERT INTO activations (slot, sha256, since_ms, after_seq) SELECT ?, ?, ?, ? WHERE NOT EXISTS "
         "(SELECT 1 FROM activations WHERE slot = ? AND sha256 = ? AND until_ms IS NULL)",
-        (slot, sha256, ts_ms, _last_seq(db), slot, sha256),
+        (slot, sha256, ts_ms, last_seq(db), slot, sha256),
     )
-
-
-def _last_seq(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()
-    return int(row[0]) if row else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.clock import now_ms
-from agent.ledger.strips import drop_oldest
 from agent.records import OutboxMessage
 
 if TYPE_CHECKING:
@@ -49,6 +48,12 @@ class Outbox:
                     "AND state IN ('judged', 'dropped')",
                     ended,
                 )
+                db.execute(  # a retry that has arrived makes good what was never delivered before it
+                    "UPDATE outbox SET state = 'superseded' WHERE state IN ('parked', 'dropped') AND seq IN "
+                    "(SELECT old.seq FROM results AS old JOIN results AS new ON old.strip = new.strip "
+                    "AND old.revision < new.revision WHERE new.seq = ?)",
+                    ended,
+                )
 
     def park(self, row: int, reason: str) -> None:
         """Set a message aside that no broker will take; it stays counted as pending and is named in the audit."""
@@ -56,13 +61,6 @@ class Outbox:
             db.execute(
                 "UPDATE outbox SET state = 'parked', ended_ms = ?, note = ? WHERE id = ?", (now_ms(), reason, row)
             )
-
-    def add_event(self, topic: str, payload: bytes, max_messages: int) -> None:
-        """Queue a message that is no strip result."""
-        ts_ms = now_ms()
-        with self._database.transaction() as db:
-            db.execute("INSERT INTO outbox (topic, payload, queued_ms) VALUES (?, ?, ?)", (topic, payload, ts_ms))
-            drop_oldest(db, max_messages, ts_ms)
 
     def newest_payloads(self, cameras: Sequence[str]) -> dict[str, tuple[int, bytes]]:
         """Return for each camera (captured_ts_ms, payload) of the newest picture's result, for `state/last_strip`."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from agent.clock import BUILT_MS, AgeClock, look_at_clock
 from agent.records import FileIdentity, Strip
 
 if TYPE_CHECKING:
@@ -13,7 +17,8 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-_FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due')
+KEEP_CLOCK_MS = 600_000
+_FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due', 'going', 'stays')
     AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
                     WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))
     AND NOT EXISTS (SELECT 1 FROM results AS r WHERE r.strip = s.id AND r.heatmap_bytes > 0)"""
@@ -27,7 +32,7 @@ class SavedHeatmap:
     seq: int
     camera: str
     path: str
-    mtime_ns: int
+    mtime_ns: int  # of the file when it was judged, cut to milliseconds
     strip_id: str
     revision: int
     committed_ms: int
@@ -39,6 +44,43 @@ class Purge:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = threading.Lock()
+        self._clock: AgeClock | None = None
+        self._clock_kept: AgeClock | None = None
+        self._looked_at = 0.0  # monotonic seconds
+
+    @property
+    def clock_in_doubt(self) -> bool:
+        """Whether the wall clock has jumped far ahead and that is not confirmed yet: nothing becomes old by it."""
+        clock = self._clock
+        return clock is not None and clock.in_doubt
+
+    def age_now(self, wall_ms: int, monotonic_seconds: float) -> int:
+        """Return what the rules that remove by age take for now, Unix milliseconds; 0: nothing is old.
+
+        See `clock.AgeClock`; it is kept in the ledger, so that a restart confirms nothing.
+        """
+        with self._lock:
+            if self._clock is None:
+                before, elapsed_ms = self._kept_clock(), None
+            else:
+                before, elapsed_ms = self._clock, max(0, int((monotonic_seconds - self._looked_at) * 1000))
+            clock = look_at_clock(before, wall_ms, elapsed_ms)
+            kept = self._clock_kept
+            if kept is None or kept.in_doubt != clock.in_doubt or abs(clock.age_ms - kept.age_ms) >= KEEP_CLOCK_MS:
+                with self._database.transaction() as db:
+                    db.execute("INSERT OR REPLACE INTO meta VALUES ('age_clock', ?)", (json.dumps(asdict(clock)),))
+                self._clock_kept = clock
+            self._clock, self._looked_at = clock, monotonic_seconds
+            return 0 if wall_ms < BUILT_MS else clock.age_ms
+
+    def _kept_clock(self) -> AgeClock | None:
+        with self._database.reading() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = 'age_clock'").fetchone()
+            if row is not None:
+                return AgeClock(**json.loads(row[0]))
+            newest = db.execute("SELECT committed_ms FROM results ORDER BY seq DESC LIMIT 1").fetchone()
+            return AgeClock(newest[0], newest[0]) if newest is not None else None
 
     def heatmap_bytes(self) -> int:
         """Return the size of all heatmaps that are kept, in bytes."""
@@ -50,12 +92,22 @@ class Purge:
         """Return the oldest heatmaps whose results the broker has, or will never get: oldest first."""
         with self._database.reading() as db:
             rows = db.execute(
-                "SELECT r.seq, s.camera, s.path, s.mtime_ns, s.strip_id, r.revision, r.committed_ms, r.heatmap_bytes "
+                "SELECT r.seq, s.camera, s.path, r.captured_ts_ms * 1000000, s.strip_id, r.revision, r.committed_ms, "
+                "r.heatmap_bytes "
                 "FROM results AS r INDEXED BY results_heatmaps JOIN strips AS s ON s.id = r.strip "
                 "WHERE r.heatmap_bytes > 0 AND r.delivery_ended = 1 ORDER BY r.committed_ms LIMIT ?",
                 (limit,),
             )
             return [SavedHeatmap(row[0], row[1], os.fsdecode(row[2]), *row[3:]) for row in rows]
+
+    def oldest_heatmap_ms(self) -> float:
+        """Return when the oldest of them was committed, in Unix milliseconds; infinite when there is none."""
+        with self._database.reading() as db:
+            row = db.execute(
+                "SELECT committed_ms FROM results INDEXED BY results_heatmaps "
+                "WHERE heatmap_bytes > 0 AND delivery_ended = 1 ORDER BY committed_ms LIMIT 1"
+            ).fetchone()
+            return float(row[0]) if row else math.inf
 
     def heatmaps_removed(self, seqs: Sequence[int]) -> None:
         """Record that the heatmaps of these results are gone."""
@@ -84,7 +136,8 @@ class Purge:
                 if db.execute(f"SELECT 1 FROM strips AS s WHERE id = ? AND {_FORGETTABLE}", (row,)).fetchone() is None:  # noqa: S608 - a constant
                     continue
                 db.execute("DELETE FROM outbox WHERE seq IN (SELECT seq FROM results WHERE strip = ?)", (row,))
-                db.execute("DELETE FROM results WHERE strip = ?", (row,))
+                for which in ("revision < (SELECT revision FROM strips WHERE id = strip)", "true"):  # the newest last
+                    db.execute(f"DELETE FROM results WHERE strip = ? AND {which}", (row,))  # noqa: S608 - constants
                 db.execute("DELETE FROM strips WHERE id = ?", (row,))
 
     def forget_events(self, queued_before_ms: int) -> None:

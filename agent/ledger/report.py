@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agent.ledger.database import last_seq
 from agent.records import show_name
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Report:
                 outbox_dropped=outbox.get("dropped", 0),
                 oldest_outbox_ms=oldest[0] if oldest else 0,
                 oldest_waiting_ms=waiting[0] if waiting else 0,
-                last_seq=_last_seq(db),
+                last_seq=last_seq(db),
             )
 
     def audit(self, *, since_ms: int = 0) -> Audit:
@@ -118,7 +119,7 @@ class Report:
             unpublished, up_to = _unpublished(db, since_ms, 0)
             total = sum(b.waiting + b.judged + b.skipped + b.dropped for b in balances)
             not_named = max(0, total - len(unpublished))
-            return Audit(self._database.stream, _last_seq(db), balances, unpublished, up_to, not_named, problems)
+            return Audit(self._database.stream, last_seq(db), balances, unpublished, up_to, not_named, problems)
 
     def unpublished(self, *, since_ms: int, after_row: int) -> tuple[list[dict[str, Any]], int]:
         """Name the next NAMED_AT_ONCE strips that are not published, and the row of the last of them."""
@@ -203,11 +204,6 @@ def _listed(row: tuple[Any, ...]) -> dict[str, Any]:
     return listed
 
 
-def _last_seq(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()
-    return int(row[0]) if row else 0
-
-
 def _seen(db: sqlite3.Connection) -> dict[str, int]:
     return dict(db.execute("SELECT name, n FROM counters WHERE kind = 'seen'").fetchall())
 
@@ -279,7 +275,7 @@ _RULES = {
              - (SELECT coalesce(sum(heatmap_bytes), 0) FROM results)""",
     "results disagree with their message about whether it was delivered": """
         SELECT count(*) FROM results AS r JOIN outbox AS o ON o.seq = r.seq
-        WHERE r.delivery_ended <> (o.state IN ('acknowledged', 'dropped'))""",
+        WHERE r.delivery_ended <> (o.state IN ('acknowledged', 'dropped', 'superseded'))""",
     "results have no message": """
         SELECT count(*) FROM results AS r WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.seq = r.seq)""",
 }

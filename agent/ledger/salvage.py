@@ -36,11 +36,15 @@ _PUT_RIGHT = f"""
         AND NOT EXISTS ({_ITS_RESULT} AND o.state IN ('pending', 'parked'));
     DELETE FROM results WHERE strip NOT IN (SELECT id FROM strips) OR (strip, revision) IN
         (SELECT id, revision FROM strips WHERE state = 'waiting');
-    DELETE FROM outbox WHERE state IN ('acknowledged', 'dropped') AND seq NOT IN (SELECT seq FROM results);
+    DELETE FROM outbox WHERE state IN ('acknowledged', 'dropped', 'superseded')
+        AND seq NOT IN (SELECT seq FROM results);
     UPDATE outbox SET seq = NULL WHERE seq NOT IN (SELECT seq FROM results);
     UPDATE results SET delivery_ended =
-        (SELECT o.state IN ('acknowledged', 'dropped') FROM outbox AS o WHERE o.seq = results.seq);
-    DELETE FROM counters WHERE kind IN ('seen', 'seq', 'purged_results');
+        (SELECT o.state IN ('acknowledged', 'dropped', 'superseded') FROM outbox AS o WHERE o.seq = results.seq);
+    DELETE FROM counters WHERE kind IN ('seen', 'seq', 'purged_results', 'judged_by');
+    INSERT INTO counters SELECT 'judged_by', model_sha256, '', count(*) FROM results AS r WHERE NOT EXISTS
+        (SELECT 1 FROM results AS newer WHERE newer.strip = r.strip AND newer.revision > r.revision)
+        GROUP BY model_sha256;
     INSERT INTO counters SELECT 'seen', camera, '', sum(n) FROM (
         SELECT camera, count(*) AS n FROM strips GROUP BY camera
         UNION ALL SELECT camera, sum(n) FROM purged GROUP BY camera) GROUP BY camera;
@@ -61,14 +65,24 @@ def salvage(damaged: sqlite3.Connection, new: sqlite3.Connection) -> dict[str, i
     new.execute("BEGIN IMMEDIATE")
     for table in TABLES:
         columns = {name: kind for _, name, kind, *_ in new.execute(f"PRAGMA table_info({table})")}
-        marks = ", ".join("?" * len(columns))
+        older = _columns_there(damaged, table)
+        columns = {name: kind for name, kind in columns.items() if name in older or not older}
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         rows = (_moved(table, columns, row) for row in _read(damaged, table, list(columns)) if _sound(columns, row))
-        new.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608 - constants
+        new.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - constants
     for statement in _PUT_RIGHT.split(";"):
         new.execute(statement)
     kept = {table: int(new.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in TABLES}  # noqa: S608 - constants
     new.execute("COMMIT")
     return kept
+
+
+def _columns_there(damaged: sqlite3.Connection, table: str) -> set[str]:
+    """Return the columns of the table in a ledger that may be of an older version; none where that is unreadable."""
+    try:
+        return {str(row[1]) for row in damaged.execute(f"PRAGMA table_info({table})")}
+    except sqlite3.DatabaseError:
+        return set()
 
 
 def _read(damaged: sqlite3.Connection, table: str, columns: list[str]) -> Iterator[tuple[Any, ...]]:

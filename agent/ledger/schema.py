@@ -154,4 +154,42 @@ MIGRATIONS: tuple[str, ...] = (
         INSERT INTO counters VALUES ('outbox', '', NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
     END;
     """,
+    """
+    -- Of one mtime the one that was begun first comes first: `begin` takes files in the natural order of their names.
+    DROP INDEX strips_waiting;
+    CREATE INDEX strips_waiting ON strips (camera, lane, mtime_ns, id) WHERE state = 'waiting' AND attempts = 0;
+    CREATE INDEX strips_path ON strips (camera, path);  -- the newest version of a file
+
+    -- Only to tell a waiting file whose times changed from one that another took the place of.
+    ALTER TABLE strips ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;
+
+    -- disposal: '' | after_ack | due | going (begun) | done | gone | replaced | stays (nothing that may be touched)
+    ALTER TABLE strips ADD COLUMN disposal_note TEXT NOT NULL DEFAULT '';
+    DROP INDEX strips_disposal;
+    CREATE INDEX strips_disposal ON strips (camera, id) WHERE disposal IN ('due', 'going');
+    CREATE INDEX strips_staying ON strips (camera, id) WHERE disposal = 'stays';
+
+    -- outbox.state: also superseded: parked or dropped, but the broker has a newer result of the strip
+    DROP TRIGGER delivery_ended;
+    CREATE TRIGGER delivery_ended AFTER UPDATE OF state ON outbox WHEN NEW.seq IS NOT NULL BEGIN
+        UPDATE results SET delivery_ended = NEW.state IN ('acknowledged', 'dropped', 'superseded') WHERE seq = NEW.seq;
+    END;
+    CREATE INDEX outbox_delivery ON outbox (seq, state) WHERE seq IS NOT NULL;
+
+    -- counters.kind judged_by: the strips whose newest result is of the model `name`
+    INSERT INTO counters SELECT 'judged_by', model_sha256, '', count(*) FROM results AS r WHERE NOT EXISTS
+        (SELECT 1 FROM results AS newer WHERE newer.strip = r.strip AND newer.revision > r.revision)
+        GROUP BY model_sha256;
+    CREATE TRIGGER result_counted AFTER INSERT ON results BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'judged_by' AND state = '' AND name = (SELECT model_sha256
+            FROM results WHERE strip = NEW.strip AND revision < NEW.revision ORDER BY revision DESC LIMIT 1);
+        INSERT INTO counters VALUES ('judged_by', NEW.model_sha256, '', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    END;
+    CREATE TRIGGER result_discounted AFTER DELETE ON results WHEN NOT EXISTS
+        (SELECT 1 FROM results WHERE strip = OLD.strip AND revision > OLD.revision) BEGIN
+        UPDATE counters SET n = n - 1 WHERE kind = 'judged_by' AND name = OLD.model_sha256;
+    END;
+
+    ALTER TABLE models DROP COLUMN first_seen_ms;
+    """,
 )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import now_ms
-from agent.records import FileIdentity, SettledFile, Strip, make_strip_id
+from agent.ledger import versions
+from agent.names import natural_key
+from agent.records import FileIdentity, SettledFile, Strip, show_name
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,10 +18,9 @@ if TYPE_CHECKING:
 
     from agent.ledger.database import Database
 
-LIVE, BACKLOG = 0, 1
+LIVE, BACKLOG = 0, 1  # lanes
 DROPPED_AT_ONCE = 1000
 _STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
-_SAME_FILE = "camera = ? AND path = ? AND size_bytes = ? AND mtime_ns = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +48,36 @@ class Strips:
     def known(self, files: Sequence[SettledFile]) -> set[str]:
         """Return the paths of those files that the ledger already holds in just this state."""
         with self._database.reading() as db:
-            return {file.path for file in files if _find_same(db, file)}
+            return {file.path for file in files if versions.find_same(db, file)}
 
     def begin(self, files: Sequence[SettledFile]) -> list[SettledFile]:
         """Account for settled files, in one transaction; from here on each is in exactly one state.
 
-        Return those whose size and mtime the ledger knows but whose ctime differs: their content decides, see
+        Return those that only differ in their times from what the ledger knows: their content decides, see
         `begin_by_digest`.
         """
-        doubtful = []
         with self._database.transaction() as db:
-            for file in files:
-                known = _latest_occurrence(db, file)
-                if known is None:
-                    if not _follow_half_written(db, file):
-                        _insert(db, file, occurrence=0)
-                elif known["disposal"] == "done":
-                    _insert(db, file, occurrence=known["occurrence"] + 1)
-                elif known["ctime_ns"] == file.identity.ctime_ns:
-                    continue
-                elif known["state"] == "waiting":  # whatever the file holds now is what will be read
-                    db.execute("UPDATE strips SET ctime_ns = ? WHERE id = ?", (file.identity.ctime_ns, known["id"]))
-                else:
-                    doubtful.append(file)
-        return doubtful
+            in_order = sorted(files, key=lambda file: (file.identity.mtime_ns, natural_key(file.path)))
+            return [file for file in in_order if not versions.begin(db, file)]
 
     def begin_by_digest(self, file: SettledFile, digest: str) -> bool:
-        """Decide a file with a known size and mtime but another ctime; True when its content makes it a new strip."""
+        """Decide a file whose path and size are known, with other times; True when it is a new strip.
+
+        `digest` is the sha256 of its bytes, "" where they cannot be read.
+        """
         with self._database.transaction() as db:
-            known = _latest_occurrence(db, file)
-            if known is not None and known["digest"] == digest:
-                db.execute("UPDATE strips SET ctime_ns = ? WHERE id = ?", (file.identity.ctime_ns, known["id"]))
-                return False
-            _insert(db, file, occurrence=0 if known is None else known["occurrence"] + 1)
-            return True
+            return versions.begin_by_digest(db, file, digest)
+
+    def seen_again(self) -> int:
+        """Return how often a file was seen with other times and turned out to be the same strip."""
+        with self._database.reading() as db:
+            return versions.seen_again(db)
+
+    def has_newer_version(self, strip: Strip) -> bool:
+        """Say whether the ledger knows a later strip of the same path."""
+        with self._database.reading() as db:
+            query = "SELECT 1 FROM strips INDEXED BY strips_path WHERE camera = ? AND path = ? AND id > ?"
+            return db.execute(query, (strip.camera, os.fsencode(strip.path), strip.row)).fetchone() is not None
 
     def camera_was_scanned(self, camera: str) -> bool:
         """Say whether this ledger has ever seen a whole scan of the camera's folder."""
@@ -95,11 +92,11 @@ class Strips:
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def next_waiting(self, camera: str, lane: int, excluding: Collection[int]) -> Strip | None:
-        """Return the camera's oldest waiting strip of that lane, by (mtime, path)."""
+        """Return the camera's oldest waiting strip of that lane, by mtime and then as they were begun."""
         with self._database.reading() as db:
             rows = db.execute(
                 f"SELECT {_STRIP} FROM strips WHERE state = 'waiting' AND attempts = 0 AND camera = ? AND lane = ? "  # noqa: S608 - a constant
-                "ORDER BY mtime_ns, path LIMIT ?",
+                "ORDER BY mtime_ns, id LIMIT ?",
                 (camera, lane, len(excluding) + 1),
             )
             return next((_strip(row) for row in rows if row[0] not in excluding), None)
@@ -170,15 +167,17 @@ class Strips:
             drop_oldest(db, max_messages, ts_ms)
         return seq
 
-    def retry(self, rows: Sequence[int]) -> dict[int, str]:
+    def retry(self, rows: Sequence[int], cameras: Collection[str] | None = None) -> dict[int, str]:
         """Give strips that have a result, or were skipped or dropped, back to the queue as new revisions.
 
-        One transaction. Return those that were refused, with the reason.
+        Only those of `cameras`, of all where that is None: nobody would ever judge the others. One transaction. Return
+        those that were refused, with the reason.
         """
         with self._database.transaction() as db:
-            refused = {row: why for row in rows if (why := _why_not_again(db, row))}
+            refused = {row: why for row in rows if (why := _why_not_again(db, row, cameras))}
             db.executemany(
                 "UPDATE strips SET state = 'waiting', attempts = 0, half_written = 0, lane = ?, disposal = '', "
+                "disposal_note = '', "
                 "revision = revision + (SELECT count(*) > 0 FROM results WHERE strip = strips.id "
                 "AND results.revision = strips.revision) WHERE id = ?",
                 [(LIVE, row) for row in dict.fromkeys(rows) if row not in refused],
@@ -190,22 +189,62 @@ class Strips:
     def due_for_disposal(self, camera: str, after_row: int, limit: int) -> list[tuple[Strip, str]]:
         """Return the camera's acknowledged strips whose file is to be moved or removed, each with its digest."""
         with self._database.reading() as db:
-            rows = db.execute(
-                f"SELECT digest, {_STRIP} FROM strips WHERE disposal = 'due' AND camera = ? AND id > ? "  # noqa: S608 - a constant
-                "ORDER BY id LIMIT ?",
-                (camera, after_row, limit),
+            return self._with_digests(db, "disposal IN ('due', 'going')", camera, after_row, limit)
+
+    def staying(self, camera: str, after_row: int, limit: int) -> list[tuple[Strip, str]]:
+        """Return those whose file stays because nothing may touch what is there now (a link, a pipe)."""
+        with self._database.reading() as db:
+            return self._with_digests(db, "disposal = 'stays'", camera, after_row, limit)
+
+    def name_staying(self, limit: int) -> dict[str, list[str]]:
+        """Return camera -> "file: why" of up to `limit` of them for each camera."""
+        named: dict[str, list[str]] = {}
+        with self._database.reading() as db:
+            cameras = [name for (name,) in db.execute("SELECT DISTINCT name FROM counters WHERE kind = 'seen'")]
+            for camera in cameras:
+                rows = db.execute(
+                    "SELECT path, disposal_note FROM strips WHERE disposal = 'stays' AND camera = ? "
+                    "ORDER BY id LIMIT ?",
+                    (camera, limit),
+                ).fetchall()
+                if rows:
+                    named[camera] = [f"{show_name(os.fsdecode(path))}: {why}" for path, why in rows]
+        return named
+
+    def _with_digests(
+        self, db: sqlite3.Connection, which: str, camera: str, after_row: int, limit: int
+    ) -> list[tuple[Strip, str]]:
+        rows = db.execute(
+            f"SELECT digest, {_STRIP} FROM strips WHERE {which} AND camera = ? AND id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
+            (camera, after_row, limit),
+        )
+        return [(_strip(row), digest) for digest, *row in rows]
+
+    def begin_disposal(self, rows: Sequence[int]) -> set[int]:
+        """Record that the files are about to go; return those of which that was recorded before.
+
+        Where one of the latter is gone it was the agent that moved or removed it, just before it ended.
+        """
+        with self._database.transaction() as db:
+            marks = ",".join("?" * len(rows))
+            found = db.execute(f"SELECT id FROM strips WHERE disposal = 'going' AND id IN ({marks})", rows)  # noqa: S608 - a constant
+            before = {row for (row,) in found}
+            db.executemany(
+                "UPDATE strips SET disposal = 'going' WHERE disposal = 'due' AND id = ?", [(row,) for row in rows]
             )
-            return [(_strip(row), digest) for digest, *row in rows]
+            return before
 
     def keep_files(self, camera: str) -> None:
         """Leave the camera's files where they are, also those that were to be moved or removed before."""
         with self._database.transaction() as db:
-            db.execute("UPDATE strips SET disposal = '' WHERE disposal = 'due' AND camera = ?", (camera,))
+            for which in ("IN ('due', 'going')", "= 'stays'"):
+                query = f"UPDATE strips SET disposal = '', disposal_note = '' WHERE disposal {which} AND camera = ?"  # noqa: S608 - constants
+                db.execute(query, (camera,))
 
-    def disposed(self, row: int, outcome: str) -> None:
-        """Record how the disposal ended: done | gone | replaced."""
+    def disposed(self, row: int, outcome: str, why: str = "") -> None:
+        """Record how the disposal ended: done | gone | replaced | stays."""
         with self._database.transaction() as db:
-            db.execute("UPDATE strips SET disposal = ? WHERE id = ?", (outcome, row))
+            db.execute("UPDATE strips SET disposal = ?, disposal_note = ? WHERE id = ?", (outcome, why, row))
 
 
 def drop_oldest(db: sqlite3.Connection, max_messages: int, ts_ms: int) -> None:
@@ -227,62 +266,15 @@ def drop_oldest(db: sqlite3.Connection, max_messages: int, ts_ms: int) -> None:
         )
 
 
-def _same_file(file: SettledFile) -> tuple[Any, ...]:
-    return (file.camera, os.fsencode(file.path), file.identity.size_bytes, file.identity.mtime_ns)
-
-
-def _find_same(db: sqlite3.Connection, file: SettledFile) -> bool:
-    query = f"SELECT 1 FROM strips WHERE {_SAME_FILE} AND ctime_ns = ? AND disposal <> 'done'"  # noqa: S608 - a constant
-    return db.execute(query, (*_same_file(file), file.identity.ctime_ns)).fetchone() is not None
-
-
-def _latest_occurrence(db: sqlite3.Connection, file: SettledFile) -> dict[str, Any] | None:
-    names = ("id", "occurrence", "ctime_ns", "digest", "state", "disposal")
-    query = f"SELECT {', '.join(names)} FROM strips WHERE {_SAME_FILE} ORDER BY occurrence DESC LIMIT 1"  # noqa: S608 - constants
-    row = db.execute(query, _same_file(file)).fetchone()
-    return None if row is None else dict(zip(names, row, strict=True))
-
-
-def _follow_half_written(db: sqlite3.Connection, file: SettledFile) -> bool:
-    """Let the newest waiting strip of a path that was found incomplete take over the grown file's identity."""
-    camera, path, size_bytes, mtime_ns = _same_file(file)
-    changed = db.execute(
-        "UPDATE strips SET size_bytes = ?, mtime_ns = ?, ctime_ns = ?, occurrence = 0 "
-        "WHERE id = (SELECT max(id) FROM strips WHERE camera = ? AND path = ? AND state = 'waiting' "
-        "AND half_written = 1)",
-        (size_bytes, mtime_ns, file.identity.ctime_ns, camera, path),
-    )
-    return changed.rowcount > 0
-
-
-def _why_not_again(db: sqlite3.Connection, row: int) -> str:
-    found = db.execute("SELECT state, disposal FROM strips WHERE id = ?", (row,)).fetchone()
+def _why_not_again(db: sqlite3.Connection, row: int, cameras: Collection[str] | None) -> str:
+    found = db.execute("SELECT state, disposal, camera FROM strips WHERE id = ?", (row,)).fetchone()
     if found is None:
         return "no such strip"
-    if found[1] in ("due", "done"):  # from `due` on the file may be on its way
+    if cameras is not None and found[2] not in cameras:
+        return f"its camera {found[2]} is not configured any more: it would wait for ever"
+    if found[1] in ("due", "going", "done"):  # from `due` on the file may be on its way
         return "its file has been moved or removed as configured (when_done)"
     return "is waiting to be judged already" if found[0] == "waiting" else ""
-
-
-def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> None:
-    strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
-    # A half written strip that grew keeps the id of the identity that it was begun with.
-    while db.execute("SELECT 1 FROM strips WHERE strip_id = ?", (strip_id,)).fetchone() is not None:
-        occurrence += 1
-        strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
-    db.execute(
-        "INSERT INTO strips (strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, occurrence, lane, state, seen_ms) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            strip_id,
-            *_same_file(file),
-            file.identity.ctime_ns,
-            occurrence,
-            BACKLOG if file.backlog else LIVE,
-            "skipped" if file.skip else "waiting",
-            now_ms(),
-        ),
-    )
 
 
 def _strip(row: Sequence[Any]) -> Strip:

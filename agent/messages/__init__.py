@@ -16,6 +16,7 @@ from agent.messages.topics import (
     last_strip_topic,
     model_event_topic,
     model_state_topic,
+    retained_topics,
     strip_event_topic,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "last_strip_topic",
     "model_event_topic",
     "model_state_topic",
+    "retained_topics",
     "schema_name",
     "schemas",
     "strip_event_topic",

@@ -21,13 +21,15 @@ class AgentState(Message):
     reason: str
     """Why: `connected`; `connection_lost` when the broker noticed it; else what stopped the agent."""
     ts: UtcText
-    """When this was written, UTC. With `connection_lost` that is when the connection began, not when it was lost."""
+    """Of `connected` and `connection_lost`: when the connection began, not when it was lost; else when written. UTC."""
     ts_ms: int
-    """`ts` in Unix milliseconds."""
+    """`ts` in Unix milliseconds; with `connection_lost` one more than in `connected`, so that it sorts behind it."""
     started_ts: UtcText
     """When the agent was started, UTC."""
     version: str
     """Version of the agent."""
+    connection: Count
+    """Counts the connections, over restarts. The higher one is the later one; of the same one, offline is the later."""
 
 
 class Health(Message):
@@ -44,7 +46,7 @@ class Health(Message):
     valid_for_s: Annotated[int, Field(gt=0)]
     """Seconds after `ts` for which this may be believed; a newer one comes before."""
     status: Literal["ok", "degraded", "failing"]
-    """`degraded`: something needs attention, strips are judged; `failing`: strips are not judged."""
+    """`degraded`: something needs attention, strips are judged; `failing`: strips are not judged, or not recorded."""
     alarm_count: Count
     """Number of alarms."""
     alarms: str
@@ -52,11 +54,15 @@ class Health(Message):
     uptime_s: Count
     """Seconds since the start."""
     strips_pending: Count
-    """Strips that wait to be judged."""
+    """Strips that wait to be judged, also those that the ledger cannot take in now."""
     strips_oldest_s: Duration
     """Age of the oldest of them in seconds; 0.0 when none waits."""
+    strips_seen_again: Count
+    """How often a file was seen with other times but the same content, in this ledger: the same strips, told once."""
     strips_vanished: Count
     """Files that were gone before they were complete, since the start."""
+    files_ignored: Count
+    """Names in the cameras' folders that `cameras[].ignore` passes over, as the last scans found them."""
     outbox_depth: Count
     """Messages that the broker has not acknowledged."""
     outbox_oldest_s: Duration
@@ -80,13 +86,15 @@ class Health(Message):
     delivery: Literal["verified", "unverified", "refused", "down"]
     """`unverified`: MQTT 3.1.1, where a denied message looks accepted, and none came back; `refused`: by the broker."""
     nobody_listening: bool
-    """The broker says that no one subscribes to the results (MQTT 5 only)."""
+    """The broker says that no one subscribes to the results of some camera (MQTT 5 only)."""
+    unheard: Count
+    """Results that the broker took while no one subscribed to them, since the start (MQTT 5 only)."""
     cameras_total: Count
     """Configured cameras."""
     cameras_reachable: Count
     """Cameras whose folder can be read."""
     cameras: str
-    """Each camera and its state, as `top=ok side=unreachable`."""
+    """Each camera and its state, as `top=events side=unreachable`."""
     slots_total: Count
     """Model slots in use."""
     slots_ready: Count

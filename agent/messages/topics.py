@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 STATE_AGENT = "state/agent"
 STATE_HEALTH = "state/health"
 
@@ -24,3 +29,8 @@ def model_event_topic(slot: str) -> str:
 def model_state_topic(slot: str) -> str:
     """Topic of a slot's active model, retained."""
     return f"state/model/{slot}"
+
+
+def retained_topics(cameras: Iterable[str], slots: Iterable[str]) -> set[str]:
+    """Return every topic with a retained message of an agent with these cameras and slots."""
+    return {STATE_AGENT, STATE_HEALTH, *map(last_strip_topic, cameras), *map(model_state_topic, slots)}

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from paho.mqtt.properties import Properties
 
 from agent.config.file import ConfigError
 from agent.config.secret_files import read_secret
+from agent.mqtt.client import INCOMING_LIMIT_BYTES, Client, tls_failure
 from agent.mqtt.events import Ended, Event, ProtocolName
 from agent.mqtt.listener import Listener
 from agent.mqtt.security import tls_context
@@ -32,17 +34,17 @@ log = logging.getLogger(__name__)
 _PAHO_PROTOCOL = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _CONNECT_TIMEOUT_SECONDS = 10.0  # for TCP and for the TLS handshake, for each address of the host
 _LOOP_SECONDS = 1.0  # the network thread looks at least this often whether it should end
-_INCOMING_LIMIT_BYTES = 65536  # nobody has anything longer to say to this agent
 _PUBLISH_OVERHEAD_BYTES = 256  # headers, packet id and properties of a PUBLISH, generously
 
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes (QoS 1, retained) when the connection ends without a goodbye."""
+    """What the broker publishes (QoS 1) when the connection ends without a goodbye."""
 
     topic: str
     payload: bytes
     schema: str
+    retain: bool = True
 
 
 class CannotSend(ValueError):
@@ -57,7 +59,12 @@ class Connection:
     """One attempt to connect and, if it works, one connection. Starts by itself, in its own thread."""
 
     def __init__(
-        self, settings: MqttSection, client_id: str, protocol: ProtocolName, will: Will, ring: Callable[[], object]
+        self,
+        settings: MqttSection,
+        client_id: str,
+        protocol: ProtocolName,
+        will: Will | None,
+        ring: Callable[[], object],
     ) -> None:
         """Start connecting; `ring` is called, from the network thread, whenever an event has been added."""
         self.protocol: ProtocolName = protocol
@@ -65,7 +72,7 @@ class Connection:
         self._listener = Listener(ring)
         self._properties: dict[str, Properties | None] = {}
         self._stop = threading.Event()
-        self._client = paho.Client(
+        self._client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if protocol == "5" else True,
@@ -75,7 +82,9 @@ class Connection:
         self._client.suppress_exceptions = True
         self._client.connect_timeout = _CONNECT_TIMEOUT_SECONDS
         self._client.max_inflight_messages_set(0)  # the publisher's window is the limit
-        self._client.will_set(will.topic, will.payload, qos=1, retain=True, properties=self._will_properties(will))
+        if will is not None:
+            properties = self._will_properties(will)
+            self._client.will_set(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
         self._listener.listen_to(self._client)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
@@ -138,7 +147,10 @@ class Connection:
             result = paho.MQTT_ERR_SUCCESS
             while not self._stop.is_set() and result == paho.MQTT_ERR_SUCCESS:
                 result = self._client.loop(_LOOP_SECONDS)
-            ended = "the connection was closed"
+            ended = self._client.failure or "the connection was closed"
+            reached = not self._client.tls_failed  # what TLS 1.3 refuses comes after the handshake
+        except ssl.SSLError as error:
+            ended = tls_failure(error)
         except (OSError, ValueError) as error:
             ended = f"{type(error).__name__}: {error}"
         except Exception as error:
@@ -158,7 +170,7 @@ class Connection:
             self._client.username_pw_set(settings.username, _password(settings.password_file))
         if self.protocol == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's annotation is missing
-            properties.MaximumPacketSize = _INCOMING_LIMIT_BYTES
+            properties.MaximumPacketSize = INCOMING_LIMIT_BYTES
             self._client.connect(
                 settings.host, settings.port, settings.keepalive_seconds, clean_start=True, properties=properties
             )

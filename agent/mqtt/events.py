@@ -7,7 +7,6 @@ from typing import Literal
 
 ProtocolName = Literal["5", "3.1.1"]
 
-SUCCESS = 0
 NO_MATCHING_SUBSCRIBERS = 0x10
 FAILURE = 0x80  # this code and all above it
 UNSUPPORTED_PROTOCOL = 0x84
@@ -21,6 +20,7 @@ PACKET_TOO_LARGE = 0x95
 QUOTA_EXCEEDED = 0x97
 ADMINISTRATIVE_ACTION = 0x98
 PAYLOAD_FORMAT_INVALID = 0x99
+RETAIN_NOT_SUPPORTED = 0x9A
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker has accepted the connection and lets this many QoS 1 messages be unanswered at a time."""
+    """The broker has accepted the connection and lets this many QoS 1 messages be unanswered at a time.
+
+    `retains` is False where the broker says that it keeps no retained messages (MQTT 5 only).
+    """
 
     receive_maximum: int
+    retains: bool = True
 
 
 @dataclass(frozen=True, slots=True)

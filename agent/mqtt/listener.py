@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
     import paho.mqtt.client as paho
 
+log = logging.getLogger(__name__)
+
 _PACKET_IDS = 65535
+_WAITING_EVENTS = 1024  # beyond it what others say is not kept: a flood must not cost memory
 # What paho says when it ends a connection by itself; every other end shows in the thread.
 _KEEPALIVE_TIMEOUT = 0x8D
 _OWN_DISCONNECTS = {
@@ -28,6 +32,7 @@ class Listener:
     def __init__(self, ring: Callable[[], object]) -> None:
         self.events: deque[Event] = deque()
         self.maximum_packet_bytes: int | None = None
+        self._flooded = False
         self._ring = ring
 
     def add(self, event: Event) -> None:
@@ -49,7 +54,8 @@ class Listener:
             self.add(Ended(reached=True, code=reason.value, text=_text(reason, properties)))
             return
         self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self.add(Connected(getattr(properties, "ReceiveMaximum", _PACKET_IDS)))
+        retains = bool(getattr(properties, "RetainAvailable", 1))
+        self.add(Connected(getattr(properties, "ReceiveMaximum", _PACKET_IDS), retains))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if flags.is_disconnect_packet_from_server:
@@ -62,7 +68,11 @@ class Listener:
         self.add(Acked(mid, reason.value, _text(reason, properties) if reason.value >= FAILURE else ""))
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
-        self.add(Received(message.topic, bytes(message.payload), message.retain))
+        if len(self.events) < _WAITING_EVENTS:
+            self.add(Received(message.topic, bytes(message.payload), message.retain))
+        elif not self._flooded:
+            self._flooded = True
+            log.warning("Too many messages come in at a time; some of them are passed over")
 
     def _on_socket_open(self, _client: Any, _userdata: Any, sock: Any) -> None:
         self.add(Opened())

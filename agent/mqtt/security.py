@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import select
 import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.config import Tls
+
+
+_ALERT_SECONDS = 0.5  # for what the other side says about our certificate
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -15,9 +19,29 @@ class _TlsSocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         try:
             super().do_handshake(block)
+            if self.version() == "TLSv1.3":
+                self._hear_alert()
         except BaseException:
             self.close()
             raise
+
+    def _hear_alert(self) -> None:
+        """Wait for a broker that refuses our certificate, or that we have none; raises ssl.SSLError then.
+
+        With TLS 1.3 the handshake has ended for us before the broker has looked at it. Were CONNECT sent now, the
+        broker's hanging up on it could swallow the reason. A broker sends nothing of its own before CONNECT: what comes
+        are session tickets or an alert.
+        """
+        patience = self.gettimeout()
+        if select.select([self], [], [], _ALERT_SECONDS)[0]:
+            self.settimeout(0.0)
+            try:
+                self.recv(1)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return  # tickets: it let us in
+            finally:
+                self.settimeout(patience)
+            raise ConnectionResetError("the broker hung up after the TLS handshake")
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

@@ -4,6 +4,8 @@
 - `inflight.py`: the outbox's messages under way, oldest first
 - `states.py`: the retained states, latest value only
 - `presence.py`: `state/agent`, the will, and others with our name
+- `retained.py`: what is retained on the broker, and what of it is to be cleared
+- `audience.py`: whether anybody subscribes
 - `flow_control.py`: how many messages at a time, and which one makes the broker hang up
 - `holds.py`: topics that the broker refuses
 - `poison.py`: the message on which the broker hung up

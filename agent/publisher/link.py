@@ -20,7 +20,7 @@ _TAKEN_OVER_BACKOFF_SECONDS = 5.0  # two boxes with one name must not throw each
 _STABLE_SECONDS = 30.0  # a connection that lived this long was a good one
 _SHORT_LIVES_THAT_ALARM = 3
 _SILENCES_THAT_MEAN_OLD_BROKER = 3
-_FALLBACK_SECONDS = 3600.0  # then MQTT 5 is tried again: brokers get updated
+_FALLBACK_SECONDS = 3600.0  # then MQTT 5, and a retained will, is tried again: brokers get updated
 _CONNECT_SECONDS = 120.0  # DNS, TCP and TLS have shorter limits of their own; this is for a resolver that hangs
 _ABANDONED_LIMIT = 8  # threads of hung connection attempts that may pile up
 _ALARM_SECONDS = 600.0
@@ -37,12 +37,15 @@ class Link:
         self,
         settings: MqttSection,
         client_id: str,
-        make_will: Callable[[], mqtt.Will],
+        make_will: Callable[[bool], mqtt.Will],
         ring: Callable[[], object],
         jitter: Callable[[], float],
         answer_seconds: float,
     ) -> None:
-        """`jitter` returns 0..1; a broker that takes a connection must answer CONNECT within `answer_seconds`."""
+        """`jitter` returns 0..1; a broker that takes a connection must answer CONNECT within `answer_seconds`.
+
+        `make_will` is told whether the will is to be retained.
+        """
         self._settings = settings
         self._client_id = client_id
         self._make_will = make_will
@@ -62,6 +65,7 @@ class Link:
         self._silences = 0  # in a row: CONNECT of MQTT 5 was not answered
         self._knows_mqtt_5 = False
         self._fallback_until = float("-inf")
+        self._no_retain_until = float("-inf")
         self._login_refused = False
         self._taken_over_until = float("-inf")
         self._logged = ("", float("-inf"))
@@ -139,7 +143,11 @@ class Link:
             return
         try:
             self._connection = mqtt.Connection(
-                self._settings, self._client_id, self._protocol(now), self._make_will(), self._ring
+                self._settings,
+                self._client_id,
+                self._protocol(now),
+                self._make_will(self._settings.retain and now >= self._no_retain_until),
+                self._ring,
             )
         except (OSError, RuntimeError, MemoryError) as error:  # no thread, no descriptor, no memory
             self._fail(f"{type(error).__name__}: {error}", now)
@@ -193,6 +201,9 @@ class Link:
         no_answer = end.reached and end.code is None
         self._login_refused = end.code in _LOGIN_REFUSED
         self._fail(f"no answer to CONNECT: {end.text}" if no_answer else end.text, now)
+        if end.code == mqtt.RETAIN_NOT_SUPPORTED and now >= self._no_retain_until:
+            self._no_retain_until = now + _FALLBACK_SECONDS
+            self._retry_at = now
         if self._settings.protocol != "auto":
             return
         if protocol == "3.1.1":

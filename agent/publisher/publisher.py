@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent import messages, mqtt
 from agent.clock import now_ms
+from agent.publisher.audience import Audience
 from agent.publisher.echo import Echo
 from agent.publisher.flow_control import NEVER, FlowControl
 from agent.publisher.holds import Holds
@@ -21,18 +22,19 @@ from agent.publisher.inflight import Inflight, Outbox
 from agent.publisher.link import Link
 from agent.publisher.poison import REFUSED, after_hanging_up
 from agent.publisher.presence import Presence
+from agent.publisher.retained import Retained
 from agent.publisher.states import States
-from agent.publisher.status import PublisherStatus, delivery
+from agent.publisher.status import Doubt, PublisherStatus, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from agent.config import Config
 
 log = logging.getLogger(__name__)
 
 _RESCAN_SECONDS = 60.0  # an idle outbox is read from its beginning this often, in case a row became pending again
-_PROOF_SECONDS = 10.0  # MQTT 3.1.1: nothing came back for so long
 _STALL_KEEPALIVES = 1.5
 _OFFLINE_SECONDS = 2.0  # for the goodbye
 
@@ -50,23 +52,28 @@ class Publisher:
         jitter: Callable[[], float] = random.random,
         stall_seconds: float | None = None,
         on_message: Callable[[str, bytes, bool], None] | None = None,
+        retained_file: Path | None = None,
     ) -> None:
         """Prepare; nothing connects before the first step.
 
         `clock` is monotonic seconds, `jitter` returns 0..1. A connection that brings no acknowledgement for
         `stall_seconds` (None: one and a half keepalives) is dropped. `on_message(topic, payload, retain)` gets what
-        comes in on topics that are not the publisher's own.
+        comes in on topics that are not the publisher's own. `retained_file` remembers what is retained on the broker
+        (None: nothing does).
         """
         self._base = config.base_topic
         self._clock = clock
         self._wall_ms = wall_ms
         self._stall_seconds = stall_seconds or _STALL_KEEPALIVES * config.mqtt.keepalive_seconds
         self._on_message = on_message
-        self._presence = Presence(config.agent.name, config.base_topic, wall_ms)
+        broker = f"{config.mqtt.host}:{config.mqtt.port}"
+        self._retained = Retained(retained_file, broker, wanted=config.mqtt.retain)
+        self._configured = messages.retained_topics((camera.name for camera in config.cameras), config.slots)
+        self._presence = Presence(config.agent.name, config.base_topic, wall_ms, self._retained.connection_number)
         self._bell = threading.Event()
         client_id = config.mqtt.client_id or config.agent.name
         self._link = Link(
-            config.mqtt, client_id, self._presence.will, self._bell.set, jitter, answer_seconds=self._stall_seconds
+            config.mqtt, client_id, self._make_will, self._bell.set, jitter, answer_seconds=self._stall_seconds
         )
         self._states = States()
         # First, so that it is the first of the births; each connection begins with a fresh one.
@@ -75,14 +82,14 @@ class Publisher:
         self._inflight = Inflight(outbox)
         self._echo: Echo | None = None
         self._state_ids: dict[int, str] = {}  # packet id -> topic of a state that is under way
+        self._audience = Audience()
         self._flow = FlowControl()
         self._progress_at = 0.0  # the last answer, or the last moment when none was owed
-        self._unverified_since = clock()
+        self._doubt = Doubt(clock())
         self._rescan_at = 0.0
         self._closing = False
         self._since_ms = wall_ms()
         self._acknowledged = 0
-        self._nobody_listening = False
         self._status = PublisherStatus(since_ms=self._since_ms)
         self.last_step_monotonic = clock()
 
@@ -128,7 +135,7 @@ class Publisher:
         self.step(0.0)  # so that `empty` knows of what came last
         self._step_until(lambda: self._inflight.empty and self._states.all_sent(self._holds.held), flush_seconds)
         if self._link.connection is not None:
-            self._states.set(messages.STATE_AGENT, self._presence.payload(online=False, reason=reason), None)
+            self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason), None)
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
         self._link.close(_OFFLINE_SECONDS)
         self._inflight.record(self._clock())
@@ -170,7 +177,9 @@ class Publisher:
             if namesake:
                 self._link.taken_over(now)
             if called_offline and not self._closing:
-                self._states.set(messages.STATE_AGENT, self._presence.birth(), None)
+                self._states.repeat(messages.STATE_AGENT)
+            if not message.payload and not self._closing:
+                self._states.repeat()  # an agent that had our name before has cleared what it left
         elif self._on_message is not None and not echo:
             self._on_message(message.topic, message.payload, message.retain)
 
@@ -183,6 +192,7 @@ class Publisher:
             connection.subscribe(self._presence.topic)
             if connection.protocol == "3.1.1":
                 self._echo = Echo(connection, self._presence.topic, doubts)
+        self._retained.begin(broker_keeps=connected.retains)
         self._flow.begin(connected.receive_maximum)
         self._presence.birth_arrived = False
         self._progress_at = now
@@ -195,6 +205,8 @@ class Publisher:
 
     def _answered(self, ack: mqtt.Acked, now: float) -> None:
         self._progress_at = now
+        if self._retained.answered(ack):
+            return
         topic = self._state_ids.pop(ack.mid, None)
         if topic is not None:
             self._flow.state_answered()
@@ -206,7 +218,7 @@ class Publisher:
             return
         self._flow.outbox_answered()
         if ack.code < mqtt.FAILURE:
-            self._nobody_listening = ack.code == mqtt.NO_MATCHING_SUBSCRIBERS
+            self._audience.acknowledged(message.topic, ack.code, now)
             self._inflight.acknowledged(message)
             self._inflight.go_back(self._holds.accept(message.topic))
         elif ack.code in NEVER:
@@ -240,6 +252,7 @@ class Publisher:
             self._since_ms = self._wall_ms()
         self._inflight.start_again()
         self._state_ids.clear()
+        self._retained.end()
 
     def _check_progress(self, now: float) -> None:
         if not self._owed():
@@ -253,10 +266,10 @@ class Publisher:
 
     def _owed(self) -> int:
         """Count the answers that the broker owes."""
-        return self._inflight.unanswered + len(self._state_ids)
+        return self._inflight.unanswered + len(self._state_ids) + self._retained.clearing
 
     def _room(self) -> int:
-        return self._flow.size - self._owed()
+        return 0 if self._retained.clearing else self._flow.size - self._owed()
 
     def _outbox_room(self) -> int:
         if self._flow.link_works:
@@ -289,35 +302,24 @@ class Publisher:
             else:
                 self._inflight.sent(packet_id, message)
 
+        if not self._owed() and self._flow.link_works and not self._closing:
+            topics = self._configured | self._states.topics()
+            self._retained.clear_one(connection, {f"{self._base}/{topic}" for topic in topics})
+
+    def _make_will(self, retain: bool) -> mqtt.Will:
+        return self._presence.will(retain=retain and self._retained.retain(self._presence.topic))
+
     def _publish(self, connection: mqtt.Connection, topic: str, payload: bytes, *, retain: bool) -> int:
         full_topic = f"{self._base}/{topic}"
         if self._echo is not None and (topic == messages.STATE_AGENT or not retain):
             self._echo.before_publish(full_topic, payload)
+        retain = retain and self._retained.retain(full_topic)
         return connection.publish(full_topic, payload, messages.schema_name(payload), retain=retain)
 
     # What others see
 
     def _make_status(self, now: float) -> PublisherStatus:
-        connection = self._link.connection
-        worth = delivery(connection, self._holds, self._echo)
-        alarms = self._link.alarms(now) | self._holds.alarms
-        # A broker that hangs up on what it denies must not begin the time anew with each connection; an absence must.
-        between = worth == "down" and "broker_unreachable" not in alarms
-        if worth != "unverified" and not (between and self._echo is not None and self._echo.leaves_doubt):
-            self._unverified_since = now
-        if self._inflight.in_trouble:
-            alarms.add("outbox_error")
-        if worth == "unverified" and now - self._unverified_since >= _PROOF_SECONDS:
-            alarms.add("delivery_unverified")
-        return PublisherStatus(
-            connected=connection is not None,
-            protocol="" if connection is None else connection.protocol,
-            since_ms=self._since_ms,
-            unacked=self._inflight.unanswered,
-            acknowledged=self._acknowledged,
-            parked=self._inflight.parked,
-            delivery=worth,
-            nobody_listening=self._nobody_listening,
-            last_error=self._link.last_error,
-            alarms=tuple(sorted(alarms)),
-        )
+        return look(
+            self._link, self._inflight, self._holds, self._echo, self._doubt, self._audience, self._retained,
+            since_ms=self._since_ms, acknowledged=self._acknowledged, now=now,
+        )  # fmt: skip

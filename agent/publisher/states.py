@@ -48,6 +48,17 @@ class States:
             for state in self._states.values():
                 state.changed, state.under_way, state.not_before = True, False, 0.0
 
+    def repeat(self, topic: str | None = None) -> None:
+        """Send this value again, or all of them: the broker does not have it any more."""
+        with self._lock:
+            for name, state in self._states.items():
+                state.changed = state.changed or topic in (None, name)
+
+    def topics(self) -> frozenset[str]:
+        """All topics that have a value."""
+        with self._lock:
+            return frozenset(self._states)
+
     def take(self, now: float, room: int, held: Callable[[str], bool]) -> list[tuple[str, bytes]]:
         """Return up to `room` values to send now; each topic is under way once at most."""
         taken: list[tuple[str, bytes]] = []

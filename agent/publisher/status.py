@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from agent.mqtt import Connection
+    from agent.publisher.audience import Audience
     from agent.publisher.echo import Echo
     from agent.publisher.holds import Holds
+    from agent.publisher.inflight import Inflight
+    from agent.publisher.link import Link
+    from agent.publisher.retained import Retained
+
+_PROOF_SECONDS = 10.0
 
 Delivery = Literal["verified", "unverified", "refused", "down"]
 
@@ -25,6 +31,7 @@ class PublisherStatus:
     parked: int = 0  # since the start
     delivery: Delivery = "down"
     nobody_listening: bool = False
+    unheard: int = 0  # results that the broker took and nobody asked for, since the start
     last_error: str = ""
     alarms: tuple[str, ...] = ()
 
@@ -36,3 +43,57 @@ def delivery(connection: Connection | None, holds: Holds, echo: Echo | None) -> 
     if holds.alarms:
         return "refused"
     return "verified" if echo is None or echo.complete else "unverified"
+
+
+class Doubt:
+    """Since when it is not known whether messages arrive (MQTT 3.1.1)."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+
+    def lasts(self, worth: Delivery, alarms: set[str], echo: Echo | None, now: float) -> bool:
+        """Say whether nothing came back for ten seconds; `alarms` are those of the link, `now` is monotonic."""
+        # A broker that hangs up on what it denies must not begin the time anew with each connection; an absence must.
+        between = worth == "down" and "broker_unreachable" not in alarms
+        if worth != "unverified" and not (between and echo is not None and echo.leaves_doubt):
+            self._since = now
+        return worth == "unverified" and now - self._since >= _PROOF_SECONDS
+
+
+def look(
+    link: Link,
+    inflight: Inflight,
+    holds: Holds,
+    echo: Echo | None,
+    doubt: Doubt,
+    audience: Audience,
+    retained: Retained,
+    *,
+    since_ms: int,
+    acknowledged: int,
+    now: float,
+) -> PublisherStatus:
+    """Ask all parts how they are at the end of a step (`now`, monotonic)."""
+    connection = link.connection
+    worth = delivery(connection, holds, echo)
+    alarms = link.alarms(now) | holds.alarms
+    found = {
+        "outbox_error": inflight.in_trouble,
+        "delivery_unverified": doubt.lasts(worth, alarms, echo, now),
+        "nobody_listening": audience.alarm(now),
+        "broker_without_retain": retained.alarm,
+    }
+    alarms |= {alarm for alarm, is_set in found.items() if is_set}
+    return PublisherStatus(
+        connected=connection is not None,
+        protocol="" if connection is None else connection.protocol,
+        since_ms=since_ms,
+        unacked=inflight.unanswered,
+        acknowledged=acknowledged,
+        parked=inflight.parked,
+        delivery=worth,
+        nobody_listening=audience.nobody,
+        unheard=audience.unheard,
+        last_error=link.last_error,
+        alarms=tuple(sorted(alarms)),
+    )

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from agent.clock import BUILT_MS, DAY_MS, now_ms
+from agent.clock import DAY_MS, now_ms
+from agent.errors import Reject
+from agent.files import open_folder_below, split_path
 from agent.records import FileIdentity, show_name
-from agent.strips.disposal import dispose
+from agent.strips.disposal import Disposal, dispose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +28,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 200
 ROWS_EVERY_SECONDS = 3600.0
+STAYING_EVERY_SECONDS = 60.0
 PAUSE_SECONDS = 10.0
+ALARM_AFTER_SECONDS = 60.0
 
 
 class CameraFiles:
@@ -47,44 +52,96 @@ class CameraFiles:
         self._folder_is_away = folder_is_away
         self._clock = clock
         self._wall_ms = wall_ms
-        self._dispose_at = self._rows_at = clock()
-        self._disposed_up_to = 0  # row; after an error the next ones may work
-        self._looked_up_to = 0  # row
+        self._dispose_at = self._staying_at = self._rows_at = clock()
+        self._disposed_up_to = self._staying_up_to = self._looked_up_to = 0  # rows; after an error the next ones work
+        self._errors_since: float | None = None  # the first of them that no whole round without one has followed
+        self._round_has_errors = False
+        self.error = ""  # the last one, while there are any
 
     def step(self) -> None:
         """Do what is due; raises Retry where the ledger cannot."""
         if self._folder_is_away(self._camera.name):
             return
-        if self._camera.when_done != "keep" and self._clock() >= self._dispose_at:
+        disposes = self._camera.when_done != "keep"
+        if disposes and self._clock() >= self._dispose_at:
             self._dispose()
+        if disposes and self._clock() >= self._staying_at:
+            self._look_at_staying()
         if self._clock() >= self._rows_at:
-            if self._camera.when_done == "keep":  # it may have been another word before
+            if not disposes:  # it may have been another word before
                 self._ledger.strips.keep_files(self._camera.name)
             self.forget_old_rows()
 
+    def alarms(self) -> list[str]:
+        """Name what needs attention: files that cannot be moved or removed for a minute. For any thread."""
+        since = self._errors_since
+        long = since is not None and self._clock() - since >= ALARM_AFTER_SECONDS
+        return [f"camera_{self._camera.name}_files_cannot_be_disposed_of"] if long else []
+
     def _dispose(self) -> None:
-        camera = self._camera
-        after, self._disposed_up_to = self._disposed_up_to, 0
-        for strip, digest in self._ledger.strips.due_for_disposal(camera.name, after, BATCH):
+        camera, strips = self._camera, self._ledger.strips
+        due = strips.due_for_disposal(camera.name, self._disposed_up_to, BATCH)
+        if not due:
+            self._disposed_up_to = 0
+            if not self._round_has_errors:
+                self._errors_since, self.error = None, ""
+            self._round_has_errors = False
+            return
+        begun_before = strips.begin_disposal([strip.row for strip, _ in due])
+        for strip, digest in due:
             try:
-                outcome = dispose(camera.folder, strip, digest, camera.done_folder)
+                disposal = dispose(camera.folder, strip, digest, camera.done_folder)
             except OSError as error:
-                log.warning("camera %s: cannot %s %s: %s", camera.name, camera.when_done, show_name(strip.path), error)
-                self._dispose_at = self._clock() + PAUSE_SECONDS
-                self._disposed_up_to = strip.row
+                self._failed(strip, error)
                 return
-            if outcome == "gone" and self._folder_proves_nothing():
-                self._dispose_at = self._clock() + PAUSE_SECONDS
-                return
-            if outcome != "done":
-                log.warning("camera %s: %s stays: its file is %s", camera.name, show_name(strip.path), outcome)
-            self._ledger.strips.disposed(strip.row, outcome)
+            if disposal.outcome == "gone":
+                if self._folder_proves_nothing():
+                    self._dispose_at = self._clock() + PAUSE_SECONDS
+                    return
+                if strip.row in begun_before:  # by the agent itself, before it could say so
+                    disposal = Disposal("done")
+            self._record(strip, disposal)
+        self._disposed_up_to = due[-1][0].row
+
+    def _failed(self, strip: Strip, error: OSError) -> None:
+        camera = self._camera
+        log.warning("camera %s: cannot %s %s: %s", camera.name, camera.when_done, show_name(strip.path), error)
+        if self._errors_since is None:
+            self._errors_since = self._clock()
+        self._round_has_errors = True
+        self.error = f"cannot {camera.when_done} {show_name(strip.path)}: {error.strerror or error}"
+        self._dispose_at = self._clock() + PAUSE_SECONDS
+        self._disposed_up_to = strip.row
+
+    def _record(self, strip: Strip, disposal: Disposal) -> None:
+        if disposal.outcome != "done":
+            why = f" ({disposal.why})" if disposal.why else ""
+            log.warning(
+                "camera %s: %s is not touched: %s%s",
+                self._camera.name, show_name(strip.path), disposal.outcome, why,
+            )  # fmt: skip
+        self._ledger.strips.disposed(strip.row, disposal.outcome, disposal.why)
+
+    def _look_at_staying(self) -> None:
+        """Look again at some of the files that nothing may touch: people may have taken them away."""
+        batch = self._ledger.strips.staying(self._camera.name, self._staying_up_to, BATCH)
+        self._staying_up_to = batch[-1][0].row if batch else 0
+        if not batch:
+            self._staying_at = self._clock() + STAYING_EVERY_SECONDS
+        for strip, digest in batch:
+            try:
+                disposal = dispose(self._camera.folder, strip, digest, self._camera.done_folder)
+            except OSError as error:
+                log.info("camera %s: %s still stays: %s", self._camera.name, show_name(strip.path), error)
+                continue
+            if disposal.outcome != "stays" and not (disposal.outcome == "gone" and self._folder_proves_nothing()):
+                self._record(strip, disposal)
 
     def forget_old_rows(self) -> int:
         """Look through a batch of old rows and forget those whose files are gone; return how many that were."""
-        now = self._wall_ms()
+        now = self._ledger.purge.age_now(self._wall_ms(), self._clock())
         before = int(now - self._keep_days * DAY_MS)
-        if now < BUILT_MS or self._folder_is_away(self._camera.name):
+        if not now or self._folder_is_away(self._camera.name):
             self._rows_at = self._clock() + PAUSE_SECONDS
             return 0
         if self._camera.when_done == "keep" and self._folder_proves_nothing():
@@ -107,11 +164,18 @@ class CameraFiles:
             return True
 
     def _file_is_gone(self, strip: Strip) -> bool:
-        """Look whether a scan could find the strip again."""
+        """Look whether a scan could find the strip again, maybe with other times."""
         try:
-            found = FileIdentity.of(os.lstat(self._camera.folder / strip.path))
-        except FileNotFoundError:
+            with ExitStack() as stack:
+                folders, name = split_path(strip.path)
+                root = os.open(self._camera.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, root)
+                folder = open_folder_below(stack, root, folders, strip.path)
+                found = FileIdentity.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
             return True
-        except OSError:
+        except (OSError, Reject):
             return False
-        return not found.same_content_expected(strip.identity)
+        if found.same_content_expected(strip.identity):
+            return False
+        return found.size_bytes != strip.identity.size_bytes or self._ledger.strips.has_newer_version(strip)

@@ -203,8 +203,8 @@ class StripJourney:
         vanished = reason is Reason.FILE_VANISHED and not self._file_is_gone(strip)
         if vanished or (reason is Reason.UNREADABLE and self._folder_is_away(strip.camera)):
             return Retry(Reason.UNREADABLE, f"the camera's folder may be away: {answer.detail}", Blame.BOX)
-        if strip.half_written and reason is Reason.FILE_REPLACED:
-            return Retry(Reason.INCOMPLETE, f"still being written: {answer.detail}", Blame.FILE)
+        if reason is Reason.FILE_REPLACED and (strip.half_written or not self._ledger.strips.has_newer_version(strip)):
+            return Retry(Reason.INCOMPLETE if strip.half_written else reason, answer.detail, Blame.FILE)
         if answer.blame:
             return Retry(reason, answer.detail, Blame(answer.blame))
         return Reject(reason, answer.detail, model_fault=answer.model_fault)
@@ -218,7 +218,7 @@ class StripJourney:
         pause = min(max(FIRST_LOOK_AGAIN_SECONDS, (now - since) / 2), LAST_LOOK_AGAIN_SECONDS)
         if isinstance(error, Retry) and error.blame is Blame.FILE:
             pause = min(pause, max(0.05, since + self._config.checks.incomplete_seconds - now))
-            if not strip.half_written:
+            if not strip.half_written and error.reason is not Reason.FILE_REPLACED:
                 self._ledger.strips.mark_half_written(strip.row)
         level = logging.DEBUG if strip.row in self._waiting else logging.INFO
         for_the_box = isinstance(error, Retry) and error.blame is Blame.BOX

@@ -1,7 +1,7 @@
 """Watching the cameras' folders: events as hints, the scan as the truth.
 
-Read on in `watcher.py`. `scan.py` reads folders in slices, `events.py` is the edge to inotify, `mounts.py` knows which
-file systems have events. What "settled", "matches" and "backlog" mean is in `agent/settling.py`.
+Read on in `watcher.py`. `scan.py` reads folders in slices, `events.py` is the edge to watchdog, `mounts.py` knows which
+file systems have events. What "matches" means is in `agent/names.py`, "settled" and "backlog" in `agent/settling.py`.
 """
 
 from agent.watching.probe import Probe

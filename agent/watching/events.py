@@ -1,37 +1,40 @@
 """File events of one folder, as hints. They may be lost, late, doubled or wrong: the scan is the truth.
 
-Straight on inotify(7), for reasons that docs/decisions/008-own-inotify.md gives.
+They come from watchdog's layer for one inotify instance, not from its observers, for reasons that
+docs/decisions/008-watchdog-without-its-tables.md gives.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import itertools
 import logging
 import os
-import select
-import struct
 import threading
 from typing import TYPE_CHECKING
 
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
+
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Iterator
+    from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
+
+    from agent.names import StripNames
 
 logger = logging.getLogger(__name__)
 
-# Flags of inotify(7)
-IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
-IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE = 0x40, 0x80, 0x100
-IN_Q_OVERFLOW, IN_IGNORED = 0x4000, 0x8000
-IN_ONLYDIR, IN_DONT_FOLLOW, IN_ISDIR = 0x0100_0000, 0x0200_0000, 0x4000_0000
 # Without opening and reading: our own would feed the queue.
-SOMETHING_CAME = IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_MODIFY | IN_ATTRIB
-MASK = SOMETHING_CAME | IN_MOVED_FROM | IN_ONLYDIR | IN_DONT_FOLLOW
-HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
-READ_BYTES = 64 * 1024
+MASK = Mask(
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_MODIFY
+    | InotifyConstants.IN_ATTRIB
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_DONT_FOLLOW
+)
+NOT_ALLOWED = -1  # what watchdog returns as a watch, and notes as one, where the right to read a folder is missing
 MAX_HINTS = 10_000
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Hints:
@@ -84,30 +87,28 @@ class FolderEvents:
     """Feeds `hints` with what happens in `root` (absolute, without links) and in the folders given to `watch`.
 
     Raises OSError when the system has no instances or watches left (EMFILE, ENOSPC) or the folder is gone.
+    It is watchdog's `WatchCallback`: the methods that begin with `on_` are called by watchdog's thread.
     """
 
-    def __init__(self, root: str, pattern: re.Pattern[str], hints: Hints) -> None:
+    def __init__(self, root: str, names: StripNames, hints: Hints) -> None:
         self._root = root
-        self._pattern = pattern
+        self._names = names
         self._hints = hints
         self._lock = threading.Lock()
-        self._folders: dict[int, str] = {}  # watch -> folder, relative to root
+        self._numbers = map(CallbackId, itertools.count())
+        self._watched: dict[WatchDescriptor, tuple[str, CallbackId]] = {}  # folder, relative to root
         self._ended = False
-        self._inotify = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+        self._inotify = _Inotify(f"events {root}")
         try:
-            self._root_watch = _call("inotify_add_watch", self._inotify, os.fsencode(root), MASK)
-            self._stop = os.eventfd(0)
+            self._subscribe("")
         except BaseException:
-            os.close(self._inotify)
+            self.close()
             raise
-        self._folders[self._root_watch] = ""
-        self._thread = threading.Thread(target=self._listen, name=f"events {root}", daemon=True)
-        self._thread.start()
 
     @property
     def healthy(self) -> bool:
         """Whether it still listens to the root; if not, close it and make a new one."""
-        return not self._ended and self._thread.is_alive()
+        return not self._ended and self._inotify.is_alive()
 
     def watch(self, folder: str) -> bool:
         """Listen to one more folder, before it is read; return False when the system allows no more of them.
@@ -115,83 +116,101 @@ class FolderEvents:
         A folder that is watched already keeps its watch and gets the path it has now.
         """
         try:
-            watch = _call("inotify_add_watch", self._inotify, os.fsencode(f"{self._root}/{folder}"), MASK)
+            self._subscribe(folder)
         except OSError as error:  # gone or not readable is for whoever reads the folder to say
             return error.errno not in {errno.ENOSPC, errno.ENOMEM}
-        with self._lock:
-            self._folders[watch] = folder
         return True
 
     def close(self) -> None:
         """Stop listening and give everything back to the system."""
-        os.eventfd_write(self._stop, 1)
-        self._thread.join()
-        os.close(self._inotify)
-        os.close(self._stop)
+        self._inotify.stop()
+        self._inotify.join()
 
-    def _listen(self) -> None:
-        """Turn events into hints until `close`, or until there is nothing to listen to any more."""
-        poll = select.poll()
-        poll.register(self._inotify, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
+    def _subscribe(self, folder: str) -> None:
+        """Ask the system each time: the same path may be another folder by now, and the same folder have another path.
+
+        The lock is held until the watch is noted, so that its end cannot be told before. The root stays the root, even
+        where it is mounted once more below itself.
+        """
+        number = next(self._numbers)
+        with self._lock:
+            watch = self._inotify.add_callback(os.fsencode(f"{self._root}/{folder}"), MASK, self, number)
+            known = self._watched.get(watch)
+            if known is not None or watch == NOT_ALLOWED:
+                self._inotify.remove_callbacks([(watch, number)])
+            if watch == NOT_ALLOWED:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+            if known is None:
+                self._watched[watch] = (folder, number)
+            elif known[0]:
+                self._watched[watch] = (folder, known[1])
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Turn what happened in a folder into a hint."""
+        if self._ended:
+            return
         try:
-            while not self._ended and all(descriptor != self._stop for descriptor, _ in poll.poll()):
-                for watch, mask, name in _parse(os.read(self._inotify, READ_BYTES)):
-                    self._take(watch, mask, name)
+            self._take(event.wd, event.mask, os.fsdecode(event.name))
         except Exception:
             logger.exception("File events of %r ended with an error; listening is begun anew", self._root)
-        self._ended = True
-        self._hints.wake()
+            self._end()
 
-    def _take(self, watch: int, mask: int, name: str) -> None:
-        if mask & IN_Q_OVERFLOW:
-            self._hints.overflowed()
-            return
+    def on_queue_overflow(self) -> None:
+        """Have everything looked at."""
+        self._hints.overflowed()
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """Forget a folder that was removed or unmounted."""
         with self._lock:
-            folder = self._folders.pop(watch, None) if mask & IN_IGNORED else self._folders.get(watch)
-        if folder is None:  # not noted yet: whoever is adding this watch reads the folder next
+            folder, _ = self._watched.pop(wd, (None, None))
+        if folder == "":
+            self._end()
+
+    def _take(self, watch: WatchDescriptor, mask: int, name: str) -> None:
+        with self._lock:
+            known = self._watched.get(watch)
+        if known is None:  # given back meanwhile
             return
-        if mask & IN_IGNORED:  # the folder was removed or unmounted
-            self._ended = self._ended or watch == self._root_watch
-            return
-        path = f"{folder}/{name}" if folder and name else folder or name
-        is_folder = bool(mask & IN_ISDIR)
-        if mask & IN_MOVED_FROM:
+        path = "/".join(part for part in (known[0], name) if part)
+        is_folder = bool(mask & InotifyConstants.IN_ISDIR)
+        if mask & InotifyConstants.IN_MOVED_FROM:
             if is_folder:
                 self._forget_below(path)
-        elif is_folder or self._pattern.fullmatch(path):
+        elif not self._names.passes_over(path, is_folder=is_folder) and (is_folder or self._names.is_strip(path)):
             self._hints.add(path, is_folder=is_folder)
 
     def _forget_below(self, path: str) -> None:
         """Give back the watches of a folder that moved away; if it moved within the root, it is watched anew there."""
         with self._lock:
-            gone = [watch for watch, folder in self._folders.items() if f"{folder}/".startswith(f"{path}/")]
+            gone = {
+                watch: number
+                for watch, (folder, number) in self._watched.items()
+                if f"{folder}/".startswith(f"{path}/")
+            }
             for watch in gone:
-                del self._folders[watch]
-        for watch in gone:
-            try:
-                _call("inotify_rm_watch", self._inotify, watch)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # it was deleted meanwhile
-                    raise
+                del self._watched[watch]
+            self._inotify.remove_callbacks(list(gone.items()))
+
+    def _end(self) -> None:
+        self._ended = True
+        self._hints.wake()
 
 
-def _parse(events: bytes) -> Iterator[tuple[int, int, str]]:
-    """Yield (watch, mask, name) of what was read from inotify; the name is "" for the watched folder itself."""
-    offset = 0
-    while offset < len(events):
-        watch, mask, _, length = HEADER.unpack_from(events, offset)
-        offset += HEADER.size
-        yield watch, mask, os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
-        offset += length
+class _Inotify(InotifyFD):
+    """One inotify instance with watchdog's thread that reads it, running. Raises OSError where there is no room."""
 
-
-def _call(function: str, *arguments: int | bytes) -> int:
-    """Call one of libc's inotify functions; raises OSError."""
-    try:
-        result: int = getattr(LIBC, function)(*arguments)
-    except AttributeError:
-        raise OSError(errno.ENOSYS, "this system has no inotify") from None
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
+    def __init__(self, name: str) -> None:
+        self._inotify_fd = -1
+        try:
+            super().__init__()
+        except OSError:
+            if self._inotify_fd != -1:  # there was no room for what comes after it
+                os.close(self._inotify_fd)
+            raise
+        os.set_inheritable(self._inotify_fd, False)  # noqa: FBT003 (positional only)
+        self.name = name
+        try:
+            self.start()
+        except RuntimeError as error:
+            self._close_resources()
+            raise OSError(errno.EAGAIN, f"no thread for file events: {error}") from error

@@ -12,10 +12,10 @@ from agent.watching.events import FolderEvents, Hints
 from agent.watching.mounts import gives_events, identify, mount_of
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
 
     from agent.config import Camera
+    from agent.names import StripNames
     from agent.watching.mounts import FolderIdentity
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Folder:
     `state` is starting | events | polling | missing | unreadable | closed, `detail` says why ("" with events).
     """
 
-    def __init__(self, camera: Camera, pattern: re.Pattern[str], hints: Hints, clock: Callable[[], float]) -> None:
+    def __init__(self, camera: Camera, names: StripNames, hints: Hints, clock: Callable[[], float]) -> None:
         self.root = ""
         self.identity: FolderIdentity | None = None  # of what is watched
         self.state = "starting"
@@ -38,7 +38,7 @@ class Folder:
         self.next_check = -math.inf  # monotonic seconds
         self.files_expected = False  # strips wait whose files are in it
         self._camera = camera
-        self._pattern = pattern
+        self._names = names
         self._hints = hints
         self._clock = clock
         self._mount_point = ""  # of what held the folder when it was entered last
@@ -131,7 +131,7 @@ class Folder:
             self.detail = f"{file_system} does not tell about files that other machines write"
         else:
             try:
-                self._events = FolderEvents(self.root, self._pattern, self._hints)
+                self._events = FolderEvents(self.root, self._names, self._hints)
                 self.state = "events"
             except OSError as error:
                 self._events_retry_at = self._clock() + EVENTS_RETRY_SECONDS

@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.records import FileIdentity, show_name
+from agent.watching.links import MAX_LINKS, open_folder
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
     from os import _ScandirIterator
+
+    from agent.names import StripNames
 
 Found = tuple[str, FileIdentity]
 
@@ -18,24 +20,29 @@ Found = tuple[str, FileIdentity]
 class Scan:
     """One pass over `start` (relative to `root`, "" is all of it); holds nothing but the folders still to be read.
 
-    Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed.
+    Everything that matches and is no folder is found: links, FIFOs and sockets too. Links are never followed; those
+    that do not match are kept in `links`, as they may lead to folders. What is to be passed over is counted in
+    `ignored`; a folder counts once, and nothing in it is looked at.
     A folder or file that cannot be read is counted in `errors` and the rest is read all the same.
     `watch` is called for each folder before it is read, so that no file falls between; it returns False when the
     folder could not be watched.
     """
 
-    def __init__(self, root: str, start: str, pattern: re.Pattern[str], watch: Callable[[str], bool]) -> None:
+    def __init__(self, root: str, start: str, names: StripNames, watch: Callable[[str], bool]) -> None:
         self.start = start
         self.files_seen = 0
         self.failed = False  # not even `start` could be read
         self.errors = 0
         self.first_error = ""
         self.unwatched = 0  # folders
+        self.ignored = 0
+        self.links: list[str] = []  # at most MAX_LINKS
         self._root = root
-        self._pattern = pattern
+        self._names = names
         self._watch = watch
         self._folders = [start]  # still to be read
         self._entries: _ScandirIterator[str] | None = None  # of the folder that is being read
+        self._descriptor = -1  # of that folder, while there are entries
         self._folder = start
 
     @property
@@ -54,10 +61,15 @@ class Scan:
                 continue
             path = f"{self._folder}/{entry.name}" if self._folder else entry.name
             try:
-                if entry.is_dir(follow_symlinks=False):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if self._names.passes_over(path, is_folder=is_folder or entry.is_symlink()):
+                    self.ignored += 1
+                elif is_folder:
                     self._folders.append(path)
-                elif self._pattern.fullmatch(path):
+                elif self._names.is_strip(path):
                     found.append((path, FileIdentity.of(entry.stat(follow_symlinks=False))))
+                elif entry.is_symlink() and len(self.links) < MAX_LINKS:
+                    self.links.append(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -71,12 +83,13 @@ class Scan:
             if self._entries is None:
                 self._folder = self._folders.pop()
                 self.unwatched += not self._watch(self._folder)
-                self._entries = os.scandir(f"{self._root}/{self._folder}")
+                self._descriptor = open_folder(self._root, self._folder, os.O_RDONLY)
+                self._entries = os.scandir(self._descriptor)
             return next(self._entries)
         except StopIteration:
-            self._entries = None
+            self.close()
         except OSError as error:
-            self._entries = None
+            self.close()
             if self._folder == self.start:
                 self.failed = True
             if not isinstance(error, FileNotFoundError | NotADirectoryError):  # going away meanwhile is no fault
@@ -91,3 +104,7 @@ class Scan:
         """Let go of the folder that is being read."""
         if self._entries is not None:
             self._entries.close()
+            self._entries = None
+        if self._descriptor != -1:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import stat
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from agent.names import StripNames, natural_key
 from agent.records import FileIdentity, SettledFile
-from agent.settling import BacklogCutoff, Settling, compile_patterns
+from agent.settling import Settling
 from agent.watching.events import Hints
+from agent.watching.first_scan import FirstScan
 from agent.watching.folder import Folder
+from agent.watching.links import LinkedFolders, stat_below
 from agent.watching.scan import Found, Scan
 from agent.watching.status import WatchStatus
 
@@ -54,13 +56,14 @@ class CameraWatcher:
         self._camera = camera
         self._known = known
         self._clock = clock
-        self._pattern = compile_patterns(camera.patterns)
+        self._names = StripNames.of(camera.patterns, camera.ignore)
         self._settling = Settling(camera.settle_seconds)
         self._bell = threading.Event()
         self._hints = Hints(self._bell)
-        self._folder = Folder(camera, self._pattern, self._hints, clock)
+        self._folder = Folder(camera, self._names, self._hints, clock)
         self._returned: dict[str, SettledFile] = {}
         self._return_at = NEVER
+        self._given_back: set[str] = set()  # and not begun since; they wait although the ledger knows nothing of them
         # Scans
         self._full_scan: Scan | None = None
         self._folder_scan: Scan | None = None
@@ -71,21 +74,15 @@ class CameraWatcher:
         self._scan_began = NOW
         self._last_slice_at = NOW
         self._new_folders: dict[str, float] = {}  # path -> when to read it; NOW the first time
-        # The first scan of this run and the backlog rule
-        # With a rule that skips, a pass before the first scan finds the newest and subscribes to every folder.
-        rule = camera.backlog if first_scan_ever else "all"
-        self._newest = {"all": None, "none": 0}[rule] if isinstance(rule, str) else rule
-        self._cutoff: BacklogCutoff | None = None
-        self._counting: BacklogCutoff | None = None
-        self._first_scan_read = False
+        self._first_scan = FirstScan(camera.backlog, ever=first_scan_ever)
         self._first_scan_done = False
-        self._arrived_meanwhile: set[str] = set()
         # For others to read
         self._stepping = False
         self._progress_at = clock()
-        self._last_scan: tuple[int, float, float, int, str] | None = None  # files, ended, seconds, errors, first error
+        self._last_scan: Scan | None = None  # the last full one, read to its end
+        self._links = LinkedFolders()
+        self._linked_folders: tuple[str, ...] = ()
         self._found_without_event = 0
-        self._unwatched = 0
 
     def expect_files(self) -> None:
         """Know, before the first step, that strips wait whose files are in the folder: it cannot be empty."""
@@ -110,8 +107,10 @@ class CameraWatcher:
 
     def give_back(self, files: Sequence[SettledFile]) -> None:
         """Take back files that the ledger could not begin; a later step hands them out again."""
-        self._returned |= {file.path: file for file in files}
-        self._return_at = self._clock() + RETURN_SECONDS
+        if files:
+            self._returned |= {file.path: file for file in files}
+            self._given_back |= self._returned.keys()
+            self._return_at = min(self._return_at, self._clock() + RETURN_SECONDS)  # however often more come back
 
     def close(self) -> None:
         """Stop watching and let go of everything; after the last `step`."""
@@ -140,27 +139,29 @@ class CameraWatcher:
         silent_seconds = (self._clock() if now is None else now) - self._progress_at
         if self._stepping and silent_seconds > UNREACHABLE_INTERVALS * self._camera.rescan_seconds:
             state, detail = "unreachable", f"reading the folder has not come back for {silent_seconds:.0f} s"
-        if state == "events" and self._unwatched:
-            detail = f"{self._unwatched} folders have no file events: raise fs.inotify.max_user_watches"
-        files, ended, seconds, errors, first_error = self._last_scan or (0, None, 0.0, 0, "")
+        last = self._last_scan
+        if state == "events" and last and last.unwatched:
+            detail = f"{last.unwatched} folders have no file events: raise fs.inotify.max_user_watches"
         return WatchStatus(
             state=state,
             detail=detail,
-            files_seen_last_scan=files,
-            last_scan_monotonic=ended,
-            last_scan_seconds=seconds,
-            unreadable_last_scan=errors,
-            error=first_error,
-            waiting=len(self._settling),
+            files_seen_last_scan=last.files_seen if last else 0,
+            ignored_last_scan=last.ignored if last else 0,
+            unreadable_last_scan=last.errors if last else 0,
+            error=last.first_error if last else "",
+            linked_folders=self._linked_folders,
+            waiting=len(self._settling) + len(self._returned),
             vanished_before_settle=self._settling.vanished,
             overflows=self._hints.overflows,
             found_without_event=self._found_without_event,
+            given_back=len(self._given_back),
         )
 
     def _step(self) -> list[SettledFile]:
         self._bell.clear()
         if self._folder.check():  # subscribed now: whatever came before it, a scan finds
             self._drop_scans()
+            self._first_scan.folder_entered()
             self._scan_wanted, self._not_before = True, NOW
         if not self._folder.root:
             self._drop_scans()
@@ -170,7 +171,7 @@ class CameraWatcher:
         settled = self._second_looks()
         if not settled or self._clock() - self._last_slice_at > STARVED_SECONDS:
             self._scan_slice()
-        if self._first_scan_read and not (self._settling.backlog_waiting or settled or self._returned):
+        if self._first_scan.read and not (self._settling.backlog_waiting or settled or self._returned):
             self._first_scan_done = True
         return settled
 
@@ -183,14 +184,20 @@ class CameraWatcher:
             self._returned.clear()
             self._return_at = NEVER
 
+    def _has_room(self) -> bool:
+        return len(self._settling) < MAX_WAITING
+
+    def _holds_back(self) -> bool:
+        """Whether a batch was given back: nothing more is handed out before it has had its turn again."""
+        return len(self._returned) >= HAND_OUT
+
     def _take_hints(self) -> None:
-        if len(self._settling) >= MAX_WAITING:
+        if not self._has_room():
             return
         files, folders, everything = self._hints.take()
         for path in files:
             self._look(path, hinted=True)
-            if not self._first_scan_read:
-                self._arrived_meanwhile.add(path)
+            self._first_scan.arrived(path)
         self._new_folders |= dict.fromkeys(folders, NOW)
         if everything or "" in self._new_folders or len(self._new_folders) > MAX_NEW_FOLDERS:
             self._new_folders.clear()
@@ -199,7 +206,7 @@ class CameraWatcher:
     def _look(self, path: str, *, hinted: bool = False) -> SettledFile | None:
         """Look at one file; return it if that settled it."""
         try:
-            found = os.lstat(f"{self._folder.root}/{path}")
+            found = stat_below(self._folder.root, path)
             seen = None if stat.S_ISDIR(found.st_mode) else FileIdentity.of(found)
         except (FileNotFoundError, NotADirectoryError):
             if self._folder.is_gone():  # not the file's doing: it is looked at when the folder is back
@@ -209,27 +216,33 @@ class CameraWatcher:
             self._settling.forget(path)  # the next scan counts it, and finds it when it can be looked at
             return None
         settled = self._settling.look(path, seen, self._clock(), hinted=hinted)
+        if seen is None:
+            self._given_back.discard(path)
         if settled is None:
             return None
         return SettledFile(self._camera.name, path, settled.identity, backlog=settled.backlog, skip=settled.skip)
 
     def _second_looks(self) -> list[SettledFile]:
+        """Look again at what is due; return what has settled: live files first, each lane from old to new."""
+        if self._holds_back():
+            return []
         looked_at = [self._look(path) for path in self._settling.due(self._clock(), HAND_OUT)]
         settled = [file for file in looked_at if file is not None]
         known = self._known(settled) if settled else set()
+        self._given_back.difference_update(file.path for file in settled)  # until they are given back again
         for file in settled:
             candidate = self._settling.forget(file.path)
             unannounced = candidate is not None and not candidate.hinted and not candidate.backlog
             if unannounced and file.path not in known and self._folder.state == "events":
                 self._found_without_event += 1
-        return [file for file in settled if file.path not in known]
+        return sorted((file for file in settled if file.path not in known), key=_from_old_to_new)
 
     # Scans
 
     def _scan_slice(self) -> None:
         """Go on with the scan that is due until something else is."""
         until = self._clock() + SLICE_SECONDS
-        while len(self._settling) < MAX_WAITING and (scan := self._current_scan()) is not None:
+        while self._has_room() and (scan := self._current_scan()) is not None:
             self._unasked = self._unasked or scan.read(SLICE_ENTRIES)
             self._progress_at = self._last_slice_at = self._clock()
             self._take_found(scan)
@@ -244,13 +257,12 @@ class CameraWatcher:
         if self._folder_scan is None and not self._unasked:
             folder = next((path for path, due in self._new_folders.items() if due <= now), None)
             if folder is not None:
-                self._folder_scan = Scan(self._folder.root, folder, self._pattern, self._folder.watch)
+                self._folder_scan = Scan(self._folder.root, folder, self._names, self._folder.watch)
         if self._folder_scan is None and self._full_scan is None and now >= self._full_scan_due():
-            self._full_scan = Scan(self._folder.root, "", self._pattern, self._folder.watch)
+            self._full_scan = Scan(self._folder.root, "", self._names, self._folder.watch)
             self._scan_wanted = False
             self._scan_began = now
-            if self._newest is not None and self._cutoff is None:
-                self._counting = BacklogCutoff(self._newest)
+            self._first_scan.scan_begins()
         return self._folder_scan or self._full_scan
 
     def _full_scan_due(self) -> float:
@@ -258,20 +270,18 @@ class CameraWatcher:
 
     def _take_found(self, scan: Scan) -> None:
         """Make candidates of what the ledger does not know."""
-        if scan is self._full_scan and self._counting is not None:
-            keys = ((seen.mtime_ns, path) for path, seen in self._unasked if path not in self._arrived_meanwhile)
-            self._counting.count(keys)
+        is_full = scan is self._full_scan
+        if is_full and self._first_scan.counting:
+            self._first_scan.count(self._unasked)
             self._unasked = []
             return
-        is_first = scan is self._full_scan and not self._first_scan_read
         new = [(path, seen) for path, seen in self._unasked if path not in self._settling]
         known = self._known([SettledFile(self._camera.name, path, seen) for path, seen in new]) if new else set()
         now = self._clock()
         for path, seen in new:
             if path not in known:
-                backlog = is_first and path not in self._arrived_meanwhile
-                skip = backlog and self._cutoff is not None and self._cutoff.skips((seen.mtime_ns, path))
-                announced = scan is self._folder_scan  # by its folder's event
+                backlog, skip = self._first_scan.lane(path, seen) if is_full else (False, False)
+                announced = not is_full  # by its folder's event
                 self._settling.look(path, seen, now, backlog=backlog, skip=skip, hinted=announced)
         self._unasked = []
 
@@ -284,27 +294,20 @@ class CameraWatcher:
             return
         self._full_scan = None
         took = now - self._scan_began
-        self._last_scan = (scan.files_seen, now, took, scan.errors, scan.first_error)
+        self._last_scan = scan
+        self._linked_folders = self._links.among(self._folder.root, scan.links)
         self._next_scan_at = now + self._camera.rescan_seconds
         self._not_before = now + took  # when scans are wanted all the time they take half of the time
-        if scan.failed:
-            self._not_before = now + UNREADABLE_RETRY_SECONDS
-            self._scan_wanted = True
-        elif self._counting is not None:
-            self._cutoff = self._counting
+        if self._first_scan.scan_ended(failed=scan.failed):
             self._not_before, self._scan_wanted = now, True
-        elif not self._first_scan_read:
-            self._first_scan_read = True
-            self._arrived_meanwhile.clear()
-        self._unwatched = scan.unwatched
-        self._counting = None
+        elif scan.failed:
+            self._not_before, self._scan_wanted = now + UNREADABLE_RETRY_SECONDS, True
 
     def _drop_scans(self) -> None:
         for scan in (self._full_scan, self._folder_scan):
             if scan is not None:
                 scan.close()
         self._full_scan = self._folder_scan = None
-        self._counting = None
         self._unasked = []
         self._new_folders.clear()
 
@@ -312,8 +315,12 @@ class CameraWatcher:
         """Tell when the next step has something to do, monotonic seconds."""
         due = [self._folder.next_check]
         if self._folder.root:
-            due += [self._settling.next_due(), self._return_at]
-            if len(self._settling) < MAX_WAITING:
+            due += [self._return_at] if self._holds_back() else [self._settling.next_due(), self._return_at]
+            if self._has_room():
                 scanning = self._full_scan is not None or self._folder_scan is not None
                 due += [NOW if scanning else self._full_scan_due(), *self._new_folders.values()]
         return min(due)
+
+
+def _from_old_to_new(file: SettledFile) -> tuple[bool, int, bytes]:
+    return file.backlog, file.identity.mtime_ns, natural_key(file.path)

@@ -6,14 +6,13 @@ import errno
 import hashlib
 import json
 import logging
-import os
 from dataclasses import asdict
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import tifffile
 
-from agent.files import make_folder, write_all_atomically
+from agent.files import free_bytes, make_folder, write_all_atomically
 from agent.records import HeatmapFiles
 from agent.worker.picture import draw
 
@@ -60,7 +59,7 @@ def write_heatmaps(
     try:
         parent = (folder / stem).parent
         make_folder(parent)
-        if _free_bytes(parent) < settings.min_free_gib * GIB:
+        if free_bytes(parent) < settings.min_free_gib * GIB:
             return HeatmapFiles(state="no_space")
         files = [(folder / (stem + suffix), content) for suffix, content in contents.items()]
         try:
@@ -75,16 +74,9 @@ def write_heatmaps(
         tiff_path=f"{stem}.tiff" if ".tiff" in contents else "",
         tiff_sha256=hashlib.sha256(contents[".tiff"]).hexdigest() if ".tiff" in contents else "",
         png_path=f"{stem}.png" if ".png" in contents else "",
-        regions_path=f"{stem}.json",
         state="saved",
         bytes_written=sum(len(content) for content in contents.values()),
     )
-
-
-def _free_bytes(folder: Path) -> int:
-    """Return what this process may still write; the part that is kept for root is not counted."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 def _encode_tiff(heatmap: Heatmap) -> bytes:

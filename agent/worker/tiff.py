@@ -154,6 +154,8 @@ def _check_segments(page: Any, data: bytes) -> None:
         needed = max(needed, page.dataoffsets[0] + page.nbytes)
     if needed > len(data):
         raise incomplete(f"has {len(data)} bytes, its image ends at {needed}")
+    if page.compression == 1 and not page.is_tiled and sum(page.databytecounts) >= 2 * page.nbytes:
+        raise damaged(f"has {sum(page.databytecounts)} bytes for pixels of {page.nbytes}: bits or channels are wrong")
     if sum(page.databytecounts) > len(data):
         raise damaged("parts of the image overlap in the file")
 

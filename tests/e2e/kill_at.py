@@ -37,7 +37,7 @@ SUPERVISOR_POINTS = {
     "before_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "before"),
     "after_recording_the_acknowledgement": ("agent.ledger.outbox", "Outbox.acknowledge", "after"),
     "before_disposal": ("agent.strips.finished_files", "dispose", "before"),
-    "during_disposal": ("agent.strips.disposal", "_remove_or_move", "before"),
+    "during_disposal": ("agent.strips.disposal", "_is_still", "before"),
     "after_disposal": ("agent.strips.finished_files", "dispose", "after"),
     "after_recording_the_disposal": ("agent.ledger.strips", "Strips.disposed", "after"),
 }

@@ -29,7 +29,7 @@ ODD_NAMES = [
     b"line\nbreak.tif",
     b"100%s %d %n.tif",
     b"star*?[a].tif",
-    b"..dots...tif",
+    b"x..dots...tif",
     b"-rf.tif",
     b"quote'\"$(id)`id`;.tif",
     b"back\\slash.tif",
@@ -38,7 +38,7 @@ ODD_NAMES = [
     b"tab\tand\x1b[31mescape.tif",
     b"UPPER.TIFF",
     b"n" * 240 + b".tif",
-    b"a/..b/c .tif",
+    b"a/x..b/c .tif",
 ]
 
 

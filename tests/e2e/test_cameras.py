@@ -60,6 +60,46 @@ def test_by_time_in_turns_and_live_before_backlog(tmp_path: Path, broker: Broker
         check_audit(box, 9)
 
 
+def test_a_linked_subfolder_is_told_wherever_one_looks(tmp_path: Path, broker: Broker, good_strip: Path) -> None:
+    """Nothing behind a link is judged, so alarm, status, check-config and doctor name it; names passed over count."""
+    with (
+        Box(tmp_path / "box", broker.port, agent={"name": "links"}) as box,
+        Subscriber(broker.port, "strip-agent/links/#") as subscriber,
+    ):
+        put(good_strip, tmp_path / "elsewhere" / "behind.tif", 1)
+        put(good_strip, box.camera() / "@eaDir" / "thumb.tif", 1)
+        put(good_strip, box.camera() / "._resource.tif", 1)
+        link = box.camera() / "day\n1"
+        link.symlink_to(tmp_path / "elsewhere")
+        checked = json.loads(box.cli("check-config", "--json").stdout)
+        assert checked["ok"]
+        assert [problem["where"] for problem in checked["problems"] if "day\\n1 is a link" in problem["message"]] == [
+            "cameras[0].folder"
+        ]
+        doctor = json.loads(box.cli("doctor", "--json").stdout)
+        assert any(item["level"] == "note" and "day\\n1 is a link" in item["detail"] for item in doctor["findings"])
+        difference_model(box.inbox / "model.onnx")
+        box.start()
+
+        def told(key: str) -> Any:
+            states = subscriber.messages("state/health")
+            return json.loads(states[-1].payload).get(key) if states else None
+
+        wait_for(lambda: "camera_top_linked_folder" in (told("alarms") or ""), "the alarm is raised")
+        wait_for(lambda: told("files_ignored") == 2, "what was passed over is counted", 90)
+        watching = box.ask("status")["watching"]["top"]
+        assert (watching["linked_folders"], watching["ignored"]) == (["day\\n1"], 2)
+        shown = box.cli("status").stdout
+        assert "NOT FOLLOWED, as they are links to folders: day\\n1" in shown
+        assert "2 names are passed over" in shown
+        put(good_strip, box.camera() / "strip.tif", 1)
+        assert [result["file"] for result in wait_for_results(subscriber, 1)] == ["strip.tif"]
+        link.unlink()
+        wait_for(lambda: "linked_folder" not in told("alarms"), "the alarm is gone", 90)
+        assert "is a link" not in box.cli("check-config").stdout
+        check_audit(box, 1)
+
+
 def last_strips(subscriber: Subscriber) -> set[str]:
     """Give the files that `state/last_strip` of each camera names now."""
     newest = {message.topic: message.payload for message in subscriber.messages("state/last_strip/")}

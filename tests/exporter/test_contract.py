@@ -29,7 +29,10 @@ from agent.contract.manifest import (
 from agent.contract.model import ModelDescription, ModelFacts, Port, check_model, format_metadata, parse_metadata
 from agent.errors import Reason, Reject
 
-FACTS = ModelFacts(True, 40, 24, "gray8", "m-1", 7, "2026-01-01T00:00:00Z", "int8", "ab" * 32, 0.4, "x", "g", 0.01)  # noqa: FBT003 - every field in order
+FACTS = ModelFacts(
+    *(True, 40, 24, "gray8", "m-1", 7, "2026-01-01T00:00:00Z", "int8", "ab" * 32, 0.4, "x", "g", 0.01),
+    input_channels="target,diff1",
+)
 INPUT = Port("input", "tensor(float)", ("batch", 3, 40, 24))
 OUTPUT = Port("output", "tensor(float)", ("batch", 3, 40, 24))
 GOOD = ModelDescription((INPUT,), (OUTPUT,), format_metadata(FACTS))

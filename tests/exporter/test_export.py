@@ -198,7 +198,7 @@ def _refusals(folder: Path, good: Path) -> dict[str, tuple[list[str], str]]:
         "whole module": ([save("module.pth", torch.nn.Linear(2, 2))], "save model.state_dict"),
         "missing keys": ([save("less.pth", less)], "missing keys: decoder.up1"),
         "unexpected keys": ([save("more.pth", {**state, "extra": torch.zeros(1)})], "unexpected keys: extra"),
-        "four channels": ([save("four.pth", four)], "takes 4 channels"),
+        "four channels": ([save("four.pth", four)], "takes 4 channels, a strip has 3"),
         "not finite": ([save("nan.pth", nan)], "not finite"),
         "unknown network": ([str(own)], "--network"),
         "wrong class": ([str(own), "--network", f"{path}/own.py:Other"], "it has Own, TooFew"),

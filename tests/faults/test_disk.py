@@ -134,6 +134,15 @@ def test_a_full_heatmap_disk_costs_heatmaps_and_nothing_else(tmp_path: Path, sta
     )
 
 
+def knows_that_it_is_full(line: Line) -> bool:
+    """Say whether the status is failing with the reason, and every strip that has no result counts as pending."""
+    status = line.box.ask("status")["health"]
+    waiting = len(line.written) - status["acknowledged"] - status["outbox_depth"]
+    return (
+        status["status"] == "failing" and "ledger_no_space" in status["alarms"] and status["strips_pending"] >= waiting
+    )
+
+
 @needs_root
 def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitStack) -> None:
     """The service stays up, calls nothing ok unjudged, and goes on by itself where it stopped; restarts too."""
@@ -157,8 +166,10 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     line.write(10)
     assert line.box.process is not None
     assert line.box.process.poll() is None, line.box.log
+    wait_for(lambda: knows_that_it_is_full(line), "the status says so, and counts what waits", 30)
     disk.free()
     verdict = line.judge()
+    wait_for(lambda: "ledger_no_space" not in health(line.subscriber)["alarms"], "the alarm ends", 20)
     disk.fill()
     line.box.kill()
     line.write(10)

@@ -167,6 +167,19 @@ def test_copies_from_another_file_system(line: CameraLine) -> None:
     check(line, "copy from another file system", how, names)
 
 
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_strips_that_rsync_holds_back_until_all_are_there(line: CameraLine) -> None:
+    """Complete files stand still in `.~tmp~` for longer than settle_seconds: each strip has one result all the same."""
+    names = [f"brought/{number}.tif" for number in range(6)]
+    source = line.box.folder / "source"
+    (source / "brought").mkdir(parents=True)
+    for name in names:
+        shutil.copyfile(line.next_strip(name), source / name)
+    command = ["rsync", "--archive", "--delay-updates", "--bwlimit=100", f"{source}/", f"{line.box.camera()}/"]
+    subprocess.run(command, check=True)
+    check(line, "rsync --delay-updates", "at 100 kB a second; nothing of what lay in `.~tmp~` was judged", names)
+
+
 def test_folders_that_come_with_their_first_file(line: CameraLine) -> None:
     """A folder's first file may be older than anybody's watch on it; whole trees that are moved in as well."""
     folder, names = line.box.camera(), []

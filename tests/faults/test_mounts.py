@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.errors import Reason
+from agent.names import StripNames
 from agent.watching import Probe
 from agent.watching.events import FolderEvents, Hints
 from agent.watching.mounts import identify
@@ -190,7 +190,7 @@ def test_a_share_without_events(tmp_path: Path) -> None:
         camera_line(tmp_path, camera={"rescan_seconds": rescan_seconds}) as line,
     ):
         hints = Hints(threading.Event())
-        listener = FolderEvents(str(share.place), re.compile(".*"), hints)
+        listener = FolderEvents(str(share.place), StripNames.of(["**"], []), hints)
         line.box.start()
         assert "fuse does not tell" in line.wait_for_state("polling")
         slowest = 0.0

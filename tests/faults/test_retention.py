@@ -44,12 +44,20 @@ class Line:
         self.heatmaps = self.config.heatmap_folder
         self.ledger: Ledger = open_ledger(folder / "ledger.db")
         self.wall_ms = now_ms()
+        self.monotonic = 0.0
         self.away = False
-        self.housekeeping = Housekeeping(self.config, self.ledger, wall_ms=lambda: self.wall_ms)
+        clocks = {"clock": lambda: self.monotonic, "wall_ms": lambda: self.wall_ms}
+        self.housekeeping = Housekeeping(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
+        self.housekeeping.remove_old_heatmaps()  # a look at the clock
         self.camera_files = CameraFiles(
             self.config.cameras[0], self.ledger, keep_days=1, folder_is_away=lambda _: self.away,
-            wall_ms=lambda: self.wall_ms,
+            **clocks,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def pass_days(self, days: float) -> None:
+        """Let both clocks go on."""
+        self.wall_ms += int(days * DAY_MS)
+        self.monotonic += days * 86_400
 
     def bring(
         self, name: str, *, heatmap_bytes: int = 3 * KIB, acknowledged: bool = True, dispose: bool = False
@@ -105,9 +113,9 @@ def test_heatmaps_go_by_age_and_only_those_of_acknowledged_results(line: Line) -
     done = line.bring("a.tif")
     waiting = line.bring("b.tif", acknowledged=False)
     _with_limits(line, keep_days=30)
-    line.wall_ms += 29 * DAY_MS
+    line.pass_days(29)
     assert line.housekeeping.remove_old_heatmaps() == 0
-    line.wall_ms += 2 * DAY_MS
+    line.pass_days(2)
     assert line.housekeeping.remove_old_heatmaps() == 1
     assert (_there(done), _there(waiting)) == (False, True)
     line.acknowledge()
@@ -126,6 +134,28 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
     assert line.housekeeping.remove_old_heatmaps() == 0
     assert line.camera_files.forget_old_rows() == 0
     assert _there(kept)
+
+
+def test_a_clock_that_jumps_far_ahead_removes_nothing_until_it_is_confirmed(line: Line) -> None:
+    """Ten years ahead, heatmaps and rows stay for a day of running; the limits of space hold meanwhile."""
+    kept = line.bring("a.tif")
+    line.bring("b.tif", heatmap_bytes=0)
+    (line.camera / "b.tif").unlink()
+    _with_limits(line, keep_days=30)
+    line.wall_ms += 3650 * DAY_MS
+    for _ in range(20):
+        assert line.housekeeping.remove_old_heatmaps() == 0
+        assert line.camera_files.forget_old_rows() == 0
+        line.housekeeping.forget_old_rows()
+        line.pass_days(1 / 24)
+    assert line.ledger.purge.clock_in_doubt
+    assert _there(kept)
+    for _ in range(5):
+        line.pass_days(1 / 24)
+        line.housekeeping.remove_old_heatmaps()
+    assert not _there(kept)
+    assert line.camera_files.forget_old_rows() == 1, "the file of the other one is there"
+    assert line.ledger.report.audit().balanced
 
 
 def test_the_oldest_heatmaps_go_while_there_are_too_many_bytes(line: Line) -> None:
@@ -165,7 +195,7 @@ def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Pat
     link.symlink_to(precious)
     mine[1].unlink()
     _with_limits(line, keep_days=1)
-    line.wall_ms += 5 * DAY_MS
+    line.pass_days(5)
     assert line.housekeeping.remove_old_heatmaps() == 1
     assert not any(path.exists() for path in mine)
     assert all(path.read_bytes() == b"precious" for path in (other, lookalike, precious, link))
@@ -175,7 +205,7 @@ def test_heatmaps_on_a_read_only_disk_are_not_taken_for_removed(line: Line, monk
     """They are removed once the disk takes changes again; one that only itself cannot be removed stops no other."""
     strips = [line.bring(f"{number}.tif") for number in range(3)]
     _with_limits(line, keep_days=1)
-    line.wall_ms += 5 * DAY_MS
+    line.pass_days(5)
 
     def refuse(path: Path, *, missing_ok: bool = False) -> None:
         raise OSError(errno.EROFS, f"read-only file system ({missing_ok})", str(path))
@@ -197,7 +227,7 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
     line.bring("pending.tif", acknowledged=False)
     (line.camera / "gone.tif").unlink()
     (line.camera / "pending.tif").unlink()
-    line.wall_ms += 2 * DAY_MS
+    line.pass_days(2)
     line.away = True
     assert line.camera_files.forget_old_rows() == 0, "a folder that is away says nothing about its files"
     line.away = False
@@ -224,11 +254,11 @@ def test_a_row_outlives_its_heatmaps(line: Line) -> None:
     mine = line.bring("a.tif")
     (line.camera / "a.tif").rename(line.camera / "moved")  # an empty folder would prove nothing
     _with_limits(line, keep_days=10)
-    line.wall_ms += 5 * DAY_MS
+    line.pass_days(5)
     line.housekeeping.forget_old_rows()
     assert line.housekeeping.remove_old_heatmaps() == line.camera_files.forget_old_rows() == 0
     assert _there(mine)
-    line.wall_ms += 6 * DAY_MS
+    line.pass_days(6)
     assert line.housekeeping.remove_old_heatmaps() == 1
     assert not _there(mine)
     assert line.camera_files.forget_old_rows() == 1
@@ -239,7 +269,7 @@ def test_an_empty_folder_proves_nothing(line: Line) -> None:
     """Where a share is not mounted every file seems to be gone: rows stay, so that nothing is judged again later."""
     line.bring("a.tif", heatmap_bytes=0)
     (line.camera / "a.tif").rename(line.camera.with_name("a.tif"))
-    line.wall_ms += 3 * DAY_MS
+    line.pass_days(3)
     assert line.camera_files.forget_old_rows() == 0
     (line.camera / "b.tif").touch()
     assert line.camera_files.forget_old_rows() == 1
@@ -269,7 +299,7 @@ def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     line = Line(tmp_path, keep_days=1)
     mine = line.bring("a.tif")
     (line.camera / "a.tif").rename(line.camera / "moved")
-    line.wall_ms += 3 * DAY_MS
+    line.pass_days(3)
     line.housekeeping.step()
     line.camera_files.step()
     assert not _there(mine)

@@ -6,15 +6,26 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from agent.config import Config
 from agent.publisher import Publisher
-from tests.helpers.broker import KIND
+from tests.helpers.broker import KIND, MOSQUITTO, describe
 from tests.helpers.outbox import ListOutbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.helpers.broker import Subscriber
 
 STALL_SECONDS = 1.0
+EVENT = "strip-agent/insp1/event/strip/top"
+STATE = "strip-agent/insp1/state/"
+# With it mosquitto 2.0 ends the connection when it has answered a message that it denies.
+HANGS_UP = "\nmax_queued_messages 0"
+
+needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason=describe())
 
 
 def make_config(port: int, **mqtt: Any) -> Config:
@@ -63,3 +74,29 @@ def drain(publisher: Publisher, outbox: ListOutbox, seconds: float = 20.0) -> No
 def in_first_seen_order(received: list[bytes]) -> list[bytes]:
     """Drop repeats, as a subscriber does by msg_id."""
     return list(dict.fromkeys(received))
+
+
+def states(subscriber: Subscriber, topic: str) -> list[dict[str, Any]]:
+    """List what was published on a state topic, in order."""
+    return [json.loads(payload) for payload in subscriber.payloads(STATE + topic)]
+
+
+def acl(folder: Path, *lines: str) -> str:
+    """Write an access list; returns the lines of mosquitto's configuration that use it."""
+    file = folder / "acl"
+    file.write_text("\n".join(lines) + "\n")
+    file.chmod(0o600)
+    return f"allow_anonymous true\nacl_file {file}"
+
+
+class FastClock:
+    """Monotonic time that runs twenty times as fast, so that back-offs are short; `forward_seconds` are added."""
+
+    def __init__(self, speed: float = 20.0) -> None:
+        self._speed = speed
+        self.forward_seconds = 0.0
+        self._start = time.monotonic()
+
+    def __call__(self) -> float:
+        """Return seconds."""
+        return self._speed * (time.monotonic() - self._start) + self.forward_seconds

@@ -63,7 +63,8 @@ def test_the_first_identity_of_a_strip_that_grew_may_come_back(ledger: Ledger) -
     ledger.strips.mark_half_written(half.row)
     ledger.strips.begin([file(2)])
     commit(ledger)
-    ledger.strips.begin([file(1)])
+    assert ledger.strips.begin([file(1)]) == [file(1)]
+    assert ledger.strips.begin_by_digest(file(1), "the half")
     again = ledger.strips.next_waiting("top", LIVE, ())
     assert again is not None
     assert again.strip_id != half.strip_id

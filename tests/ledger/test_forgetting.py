@@ -11,7 +11,7 @@ from agent.cli import show
 from agent.config import Config
 from agent.control.commands import Context, handle
 from agent.housekeeping import Housekeeping
-from agent.ledger import Ledger, NewResult, open_ledger
+from agent.ledger import Changes, Ledger, NewResult, open_ledger
 from agent.ledger.strips import LIVE
 from agent.records import FileIdentity, SettledFile
 from agent.strips.finished_files import CameraFiles
@@ -54,6 +54,12 @@ def acknowledge_all(ledger: Ledger) -> None:
     ledger.outbox.acknowledge([message.row for message in ledger.outbox.next_outbox_messages(0, 1000)])
 
 
+def add_event(ledger: Ledger, name: str, max_messages: int = PLENTY) -> None:
+    """Queue a message that is no strip result."""
+    topic = "event/model/default"
+    ledger.models.record(Changes("default", {}), topic, lambda _id, _ts: name.encode(), max_messages)
+
+
 def states(ledger: Ledger) -> dict[str, str]:
     """Return path -> state."""
     return {row["file"]: row["state"] for row in ledger.report.list_strips(state=None, camera=None, limit=1000)}
@@ -89,10 +95,10 @@ def test_a_strip_that_is_retried_while_its_row_is_to_be_forgotten_stays(ledger: 
 def test_old_events_are_forgotten_however_they_ended(ledger: Ledger) -> None:
     """Acknowledged, parked or dropped, but never one that still waits."""
     for name in ("acknowledged", "parked", "dropped"):
-        ledger.outbox.add_event("event/model/default", name.encode(), PLENTY)
+        add_event(ledger, name)
     ledger.outbox.acknowledge([1])
     ledger.outbox.park(2, "too_large")
-    ledger.outbox.add_event("event/model/default", b"waits", 1)
+    add_event(ledger, "waits", 1)
     depths = ledger.report.depths()
     assert (depths.outbox_parked, depths.outbox_dropped, depths.outbox_pending) == (1, 1, 1)
     ledger.purge.forget_events(1)

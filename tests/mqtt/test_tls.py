@@ -140,3 +140,32 @@ def test_plain_text_to_a_tls_port_is_a_failed_attempt(tmp_path: Path) -> None:
         step_until(publisher, lambda: publisher.status().last_error, "an attempt")
         assert "no answer to CONNECT" in publisher.status().last_error
         publisher.close("test")
+
+
+@pytest.mark.parametrize("version", ["tlsv1.3", "tlsv1.2"])
+def test_a_missing_client_certificate_is_reported_as_such(tmp_path: Path, version: str) -> None:
+    """With TLS 1.3 the refusal comes after the handshake; it is no sign of a broker that does not know MQTT 5."""
+    authority = _authority(tmp_path, "ca")
+    _pair(tmp_path, "server", authority, "127.0.0.1")
+    with _broker(tmp_path, "require_certificate true", f"tls_version {version}") as broker:
+        publisher = make_publisher(broker.port, protocol="auto", tls={"enabled": True, "ca_file": f"{tmp_path}/ca.crt"})
+        for _ in range(5):  # more than the silences that mean an old broker
+            publisher._link.last_error = ""
+            step_until(publisher, lambda: publisher.status().last_error, "an attempt", 20)
+            assert "client certificate" in publisher.status().last_error
+            assert publisher._link._silences == 0
+        publisher.close("test")
+
+
+def test_a_client_certificate_of_a_stranger_is_reported_as_such(tmp_path: Path) -> None:
+    """The broker does not know who signed it: the file is named."""
+    authority, stranger = _authority(tmp_path, "ca"), _authority(tmp_path, "stranger")
+    _pair(tmp_path, "server", authority, "127.0.0.1")
+    _pair(tmp_path, "client", stranger)
+    files = {"cert_file": f"{tmp_path}/client.crt", "key_file": f"{tmp_path}/client.key"}
+    with _broker(tmp_path, "require_certificate true") as broker:
+        tls = {"enabled": True, "ca_file": f"{tmp_path}/ca.crt", **files}
+        publisher = make_publisher(broker.port, protocol="auto", tls=tls)
+        step_until(publisher, lambda: publisher.status().last_error, "an attempt", 20)
+        assert "mqtt.tls.cert_file" in publisher.status().last_error
+        publisher.close("test")

@@ -1,8 +1,8 @@
-"""Find out how to quantise: the range of every tensor, the best way to choose ranges, the layers that stay float."""
+"""Find out how to quantise: the range of every tensor, and the layers that stay float."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,61 +25,96 @@ if TYPE_CHECKING:
     from tools.exporter.source import Source
 
 QUANTISED_OPSET = 13  # scales for each channel came with it
-BINS = 2048
-METHODS = {"minmax": 0.0, "percentile 99.999": 1e-5, "percentile 99.99": 1e-4}  # share that is clipped on each side
-SAMPLE_PATCHES = 16
-MAX_FLOAT_LAYERS = 4
-GOOD_ENOUGH = 0.3  # of the guard's limit: no layer has to stay float below it
+MAX_FLOAT_LAYERS = 4  # beyond the first layer, which is cheap and would lose the fractions of grey levels
+HARD_PATCHES = 8
+RANGE_STEP = 1 / 64  # ranges are widened to a grid, so that the last bits of a processor's sums do not reach the file
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The plan and how it was found; errors are the largest change of a pixel over sampled patches, 0..1."""
+    """The plan and how it was found."""
 
     plan: QuantisationPlan
     method: str
-    method_errors: Mapping[str, float]
-    sensitivity: Mapping[str, float]  # by layer: error that goes away when this layer alone stays float
-    error: float
+    sensitivity: Mapping[str, float]  # by layer: error of the hardest patches that goes when it alone stays float, 0..1
 
 
-def calibrate(source: Source, layout: Layout, strips: Sequence[Array], opset: int, limit: float) -> Calibration:
-    """Calibrate on `strips`, (3, H, W) in 0..1; layers are left float while the error is near `limit`."""
-    patch_layout = _one_patch(layout)
-    patches = [patch for strip in strips for patch in _patches(strip, layout)]
-    names, watched = _watched_network(source, patch_layout, opset)
-    extremes = _extremes(watched, names, patches)
-    histograms = _histograms(watched, names, patches, extremes)
-    sample, truth = _sample(_float_network(source, patch_layout, opset), patches)
+def calibrate(source: Source, layout: Layout, strips: Sequence[Array], opset: int) -> Calibration:
+    """Take the ranges of all tensors from `strips`, (3, H, W) in 0..1; the first layer stays float.
 
-    def error_of(plan: QuantisationPlan) -> float:
-        session = open_session(_patch_model(source, patch_layout, opset, plan))
-        return max(float(np.abs(_run(session, patch) - heat).max()) for patch, heat in zip(sample, truth, strict=True))
+    Nothing is clipped: where ranges leave out the rarest values, the rims of strong defects move.
+    """
+    names, watched = _watched_network(source, _one_patch(layout), opset)
+    extremes = _extremes(
+        watched, names, [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
+    )
+    ranges = {name: widened(low, high) for name, (low, high) in extremes.items()}
+    first = frozenset(_layers(source, _one_patch(layout), opset)[:1])
+    return Calibration(QuantisationPlan(ranges, first), "extremes", {})
 
-    plans = {method: QuantisationPlan(_ranges(histograms, extremes, tail)) for method, tail in METHODS.items()}
-    errors = {method: error_of(plan) for method, plan in progress(list(plans.items()), "calibration methods")}
-    method = min(errors, key=lambda name: errors[name])
-    plan, error = plans[method], errors[method]
-    layers = _layers(source, patch_layout, opset)
-    sensitivity: dict[str, float] = {}
-    for layer in progress(layers, "sensitivity of layers"):
-        alone = QuantisationPlan(plan.ranges, frozenset({layer}))
-        sensitivity[layer] = error - error_of(alone)
-    for layer in sorted(layers, key=lambda name: -sensitivity[name])[:MAX_FLOAT_LAYERS]:
-        if error <= GOOD_ENOUGH * limit or sensitivity[layer] <= 0:
-            break
-        candidate = QuantisationPlan(plan.ranges, plan.float_layers | {layer})
-        candidate_error = error_of(candidate)
-        if candidate_error < error:
-            plan, error = candidate, candidate_error
-    return Calibration(plan, method, errors, sensitivity, error)
+
+def relieve(
+    source: Source, layout: Layout, before: Calibration, hard: Sequence[tuple[Array, Array]], opset: int
+) -> Calibration | None:
+    """Leave one more layer in float: the one that helps most on `hard` strips; None when none helps or enough are.
+
+    `hard` are strips (3, H, W) in 0..1 with the change of their heatmaps (H, W). The patches where it is largest are
+    computed with each layer in float in turn, in the arithmetic that is the same on every processor.
+    """
+    if len(before.plan.float_layers) > MAX_FLOAT_LAYERS:
+        return None
+    one_patch = _one_patch(layout)
+    patches = [patch for strip, change in hard for patch in _hardest_patches(source.inputs_of(strip), change, layout)]
+    truth = _float_network(source, one_patch, opset)
+    heats = [_run(truth, patch) for patch in patches]
+
+    def error_with(float_layers: frozenset[str]) -> float:
+        model = _patch_model(source, one_patch, opset, QuantisationPlan(before.plan.ranges, float_layers))
+        session = open_session(model, integer=False)
+        changes = [float(np.abs(_run(session, patch) - heat).max()) for patch, heat in zip(patches, heats, strict=True)]
+        return float(np.sqrt(np.mean(np.square(changes))))
+
+    error = error_with(before.plan.float_layers)
+    layers = [layer for layer in _layers(source, one_patch, opset) if layer not in before.plan.float_layers]
+    gains = {
+        layer: error - error_with(before.plan.float_layers | {layer})
+        for layer in progress(layers, "which layer to leave in float")
+    }
+    best = max(layers, key=lambda layer: gains[layer])
+    if gains[best] <= 0:
+        return None
+    plan = QuantisationPlan(before.plan.ranges, before.plan.float_layers | {best})
+    return Calibration(plan, before.method, gains)
+
+
+def widened(low: float, high: float) -> tuple[float, float]:
+    """Move both ends outwards to the grid of numbers with six bits behind the first: at most 1/32 further out."""
+
+    def outwards(value: float) -> float:
+        if not value:
+            return 0.0
+        unit = 2.0 ** math.floor(math.log2(abs(value))) * RANGE_STEP
+        return math.copysign(math.ceil(abs(value) / unit + RANGE_STEP) * unit, value)
+
+    return min(0.0, outwards(min(low, 0.0))), max(0.0, outwards(max(high, 0.0)))
+
+
+def _hardest_patches(strip: Array, change: Array, layout: Layout) -> list[Array]:
+    """Give the patches of one strip in whose kept part the heatmap changes most."""
+    changes = []
+    for row, column in layout.windows:
+        top, left = row.start + row.keep_start, column.start + column.keep_start
+        bottom, right = row.start + row.keep_stop, column.start + column.keep_stop
+        changes.append(float(change[top:bottom, left:right].max()))
+    patches = list(_patches(strip, layout))
+    return [patches[index] for index in np.argsort(changes)[::-1][:HARD_PATCHES]]
 
 
 def quantise_everything(source: Source, layout: Layout, strips: Sequence[Array], opset: int) -> Calibration:
     """Quantise all layers by plain extremes, without measuring anything: what the guard is there to catch."""
     names, watched = _watched_network(source, _one_patch(layout), opset)
-    extremes = _extremes(watched, names, [patch for strip in strips for patch in _patches(strip, layout)])
-    return Calibration(QuantisationPlan(extremes), "minmax", {}, {}, float("nan"))
+    patches = [patch for strip in strips for patch in _patches(source.inputs_of(strip), layout)]
+    return Calibration(QuantisationPlan(_extremes(watched, names, patches)), "extremes", {})
 
 
 def _one_patch(layout: Layout) -> Layout:
@@ -98,8 +133,9 @@ def _patch_graph(source: Source, layout: Layout, opset: int, plan: QuantisationP
     return graph, source.emit(graph, "patch", Crops(graph, layout, ""), plan)
 
 
-def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
-    inputs = [float_info("patch", ("batch", 3, layout.patch_height, layout.patch_width))]
+def _close(source: Source, graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> bytes:
+    shape = ("batch", len(source.channels), layout.patch_height, layout.patch_width)
+    inputs = [float_info("patch", shape)]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     model: bytes = make_model(graph.finish("patch", inputs, infos), opset).SerializeToString()
     return model
@@ -107,7 +143,7 @@ def _close(graph: Graph, layout: Layout, opset: int, outputs: Sequence[str]) -> 
 
 def _patch_model(source: Source, layout: Layout, opset: int, plan: QuantisationPlan | None) -> bytes:
     graph, heat = _patch_graph(source, layout, opset, plan)
-    return _close(graph, layout, opset, [heat])
+    return _close(source, graph, layout, opset, [heat])
 
 
 def _float_network(source: Source, layout: Layout, opset: int) -> onnxruntime.InferenceSession:
@@ -118,7 +154,7 @@ def _watched_network(source: Source, layout: Layout, opset: int) -> tuple[list[s
     """Build a float network that also gives the tensors whose ranges are needed."""
     graph, _ = _patch_graph(source, layout, opset, None)
     names = tensors_to_watch(graph)
-    return names, open_session(_close(graph, layout, opset, names))
+    return names, open_session(_close(source, graph, layout, opset, names))
 
 
 def _layers(source: Source, layout: Layout, opset: int) -> list[str]:
@@ -135,47 +171,9 @@ def _extremes(
         for name, values in zip(names, session.run(names, {"patch": patch}), strict=True):
             low, high = found[name]
             found[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return {"patch": (0.0, 1.0), **found}
-
-
-def _histograms(
-    session: onnxruntime.InferenceSession,
-    names: Sequence[str],
-    patches: Sequence[Array],
-    extremes: Mapping[str, tuple[float, float]],
-) -> dict[str, Array]:
-    counts = {name: np.zeros(BINS) for name in names}
-    for patch in progress(patches[::2], "histograms"):
-        for name, values in zip(names, session.run(names, {"patch": patch}), strict=True):
-            counts[name] += np.histogram(values, BINS, extremes[name])[0]
-    return counts
-
-
-def _ranges(
-    histograms: Mapping[str, Array], extremes: Mapping[str, tuple[float, float]], tail: float
-) -> dict[str, tuple[float, float]]:
-    """Cut the share `tail` off each end of every tensor's histogram."""
-    ranges = dict(extremes)
-    for name, counts in histograms.items():
-        low, high = extremes[name]
-        edges = np.linspace(low, high, BINS + 1)
-        share = np.cumsum(counts) / max(counts.sum(), 1)
-        first = int(np.searchsorted(share, tail)) if tail else 0
-        last = int(np.searchsorted(share, 1 - tail)) if tail else BINS - 1
-        ranges[name] = float(edges[min(first, BINS - 1)]), float(edges[min(last, BINS - 1) + 1])
-    return ranges
+    return found
 
 
 def _run(session: onnxruntime.InferenceSession, patch: Array) -> Array:
     heat: Array = session.run(None, {"patch": patch})[0]
     return heat
-
-
-def _sample(session: onnxruntime.InferenceSession, patches: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Take the patches with the most undecided heat and as many evenly spread ones, and their heat in float."""
-    heats = [_run(session, patch) for patch in progress(patches, "choosing patches")]
-    undecided = [float((heat * (1 - heat)).sum()) for heat in heats]
-    telling = sorted(range(len(patches)), key=lambda index: -undecided[index])[: SAMPLE_PATCHES // 2]
-    spread = range(0, len(patches), max(1, len(patches) // (SAMPLE_PATCHES // 2)))
-    chosen = sorted(set(itertools.chain(telling, spread)))[:SAMPLE_PATCHES]
-    return [patches[index] for index in chosen], [heats[index] for index in chosen]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tools.exporter.channels import Channels, check_count, read_channels
 from tools.exporter.errors import ExportError
 from tools.exporter.networks import UNet, is_second_family
 
@@ -22,12 +23,13 @@ IMAGE_SIZES = {"strip": (976, 176), "square": (384, 384)}
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The weights and what the file says about them; `patch_size` and `image_type` are None when it does not."""
+    """The weights and what the file says about them; what it does not say is None."""
 
     state: Mapping[str, torch.Tensor]
     sha256: str
     patch_size: tuple[int, int] | None
     image_type: str | None
+    input_channels: Channels | None  # what the network takes, in order
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -56,7 +58,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     size = (loaded.get("img_height"), loaded.get("img_width"))
     known = all(isinstance(side, int) for side in size)
     image_type = loaded.get("image_type")
-    return Checkpoint(state, digest, size if known else None, image_type if isinstance(image_type, str) else None)  # type: ignore[arg-type]  # `known` says so
+    image_type = image_type if isinstance(image_type, str) else None
+    stated = loaded.get("input_channels")
+    channels = None if stated is None else read_channels(stated, "The checkpoint")
+    return Checkpoint(state, digest, size if known else None, image_type, channels)  # type: ignore[arg-type]  # `known` says so
 
 
 def _load_torch(path: Path) -> Any:
@@ -78,7 +83,7 @@ def _load_safetensors(path: Path, content: bytes) -> Any:
         raise ExportError(f"{path.name} is not a safetensors file ({_first_line(error)}): save it again.") from error
 
 
-def build_known_network(checkpoint: Checkpoint) -> UNet:
+def build_known_network(checkpoint: Checkpoint, channels: Channels | None) -> UNet:
     """Build the family that the keys tell and load the weights; ExportError names what does not fit."""
     state = checkpoint.state
     first = state.get("encoder.block1.0.weight")
@@ -88,12 +93,8 @@ def build_known_network(checkpoint: Checkpoint) -> UNet:
             f"The keys of this checkpoint ({keys}, ...) are of no network that is built in: "
             "give the file and class of yours with --network FILE.py:Class."
         )
-    if first.shape[1] != 3:  # noqa: PLR2004 - target and two references
-        raise ExportError(
-            f"This network takes {first.shape[1]} channels, strips have 3 (target and two references): "
-            "export a network that was trained on them."
-        )
-    network = UNet(int(first.shape[0]), squeeze=is_second_family(state))
+    inputs = len(check_count(channels, int(first.shape[1])))
+    network = UNet(int(first.shape[0]), squeeze=is_second_family(state), inputs=inputs)
     load_weights(network, state)
     return network
 

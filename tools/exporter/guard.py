@@ -31,10 +31,17 @@ UNKNOWN_MEAN_CHANGE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is allowed on each strip, all in 0..1; verdicts never flip and regions are always found again."""
+    """What is allowed on each strip, all in 0..1; verdicts never flip and regions are always found again.
+
+    `rim_px` says how far the rim of a defect may move: a pixel has changed only where its value lies outside of what
+    the other heatmap has within so many pixels. There the probability climbs from 0 to 1 within a pixel or two, and a
+    move by a tenth of one changes single pixels by more than a faint defect is worth.
+    """
 
     score_change: float
     heat_change: float
+    rim_px: int = 0
+    overlap: float = 0.0  # least weighted overlap of a region and its surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,11 @@ class Comparison:
     name: str
     score_torch: float
     score_onnx: float
-    heat_change: float  # largest of any pixel
+    heat_change: float  # largest of any pixel, beyond what rims may move
     mean_change: float
     regions: int  # of REGION_PX pixels or more, in torch
     worst_iou: float
+    overlap: float  # the least of all regions, weighted by the heat: sum of minima over sum of maxima
     flipped: bool
     faint: bool = False  # the exporter blended a faint defect into it
 
@@ -67,6 +75,8 @@ class Comparison:
             return f"a pixel of its heatmap changes by {self.heat_change:.2g}, allowed is {limits.heat_change:g}"
         if self.worst_iou < SMALLEST_IOU:
             return f"a defect region is found again with an IoU of {self.worst_iou:.2f} only, {SMALLEST_IOU} is needed"
+        if not self.overlap >= limits.overlap:
+            return f"a defect region has an overlap of {self.overlap:.3f} with itself, {limits.overlap:g} is needed"
         return ""
 
     def badness(self, limits: Limits) -> tuple[bool, bool, float]:
@@ -75,14 +85,45 @@ class Comparison:
         return self.flipped, bool(self.problem(limits)), used
 
 
-def compare(name: str, expected: Array, found: Array, threshold: float, *, faint: bool = False) -> Comparison:
-    """Compare two heatmaps, (H, W) in 0..1; `threshold` is that of scores and of pixels."""
+def compare(
+    name: str, expected: Array, found: Array, threshold: float, *, rim_px: int = 0, faint: bool = False
+) -> Comparison:
+    """Compare two heatmaps, (H, W) in 0..1; `threshold` is that of scores and of pixels, `rim_px` that of `Limits`."""
     score_torch, score_onnx = float(expected.max()), float(found.max())
-    change = np.abs(found - expected)
     count, worst = _regions_found_again(expected >= threshold, found >= threshold)
     flipped = (score_torch >= threshold) != (score_onnx >= threshold)
-    mean = float(change.mean())
-    return Comparison(name, score_torch, score_onnx, float(change.max()), mean, count, worst, flipped, faint)
+    mean = float(np.abs(found - expected).mean())
+    change = float(change_beyond_rims(expected, found, rim_px).max())
+    overlap = _least_overlap(expected, found, threshold)
+    return Comparison(name, score_torch, score_onnx, change, mean, count, worst, overlap, flipped, faint)
+
+
+def change_beyond_rims(expected: Array, found: Array, rim_px: int) -> Array:
+    """(H, W): how far each value lies outside of what the other heatmap has within `rim_px`, in either direction."""
+    if rim_px == 0:
+        plain: Array = np.abs(found - expected)
+        return plain
+    around = np.ones((2 * rim_px + 1, 2 * rim_px + 1), np.uint8)
+
+    def outside(values: Array, other: Array) -> Array:
+        beyond: Array = np.maximum(values - cv2.dilate(other, around), cv2.erode(other, around) - values)
+        return beyond
+
+    change: Array = np.maximum(outside(expected, found), outside(found, expected))
+    return np.where(np.isfinite(found), np.maximum(change, 0), np.inf)
+
+
+def _least_overlap(expected: Array, found: Array, threshold: float) -> float:
+    """Return the least overlap of the regions of REGION_PX or more, each with two pixels around it."""
+    count, labels, facts, _ = cv2.connectedComponentsWithStats((expected >= threshold).astype(np.uint8), connectivity=8)
+    least = 1.0
+    for label in range(1, count):
+        if facts[label, cv2.CC_STAT_AREA] < REGION_PX:
+            continue
+        near = cv2.dilate((labels == label).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+        common = np.minimum(expected[near], found[near]).sum() / np.maximum(expected[near], found[near]).sum()
+        least = min(least, float(common))
+    return least
 
 
 def _regions_found_again(expected: Array, found: Array) -> tuple[int, float]:

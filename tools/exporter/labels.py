@@ -36,6 +36,7 @@ def describe_in_metadata(
         "largest_heat_change": _rounded(max(one.heat_change for one in comparisons)),
         "regions": sum(one.regions for one in comparisons),
         "worst_iou": _rounded(min(one.worst_iou for one in comparisons)),
+        "least_overlap": _rounded(min(one.overlap for one in comparisons)),
     }
     more = {
         "network": source.name,
@@ -46,11 +47,9 @@ def describe_in_metadata(
     if calibration:
         ranked = sorted(calibration.sensitivity.items(), key=lambda item: -item[1])[:8]
         quantisation = {
-            "input": "grey levels / 255, 8 bits",
             "activations": "uint8 per tensor",
             "weights": "int8 per channel",
             "method": calibration.method,
-            "method_errors": {name: _rounded(error) for name, error in calibration.method_errors.items()},
             "float_layers": sorted(calibration.plan.float_layers),
             "most_sensitive": {name: _rounded(gain) for name, gain in ranked},
         }

@@ -1,4 +1,4 @@
-"""The two families of networks (layer 1), written in torch: (B, 3, h, w) in 0..1 -> (B, 2, h, w) logits.
+"""The two families of networks (layer 1), written in torch: (B, channels, h, w) -> (B, 2, h, w) logits.
 
 Attribute names are those of the checkpoints' keys. The second family differs by an SPPF block behind the encoder,
 squeeze-and-excitation in the decoder, and one convolution less per decoder stage.
@@ -53,9 +53,9 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, width: int, *, sppf: bool) -> None:
+    def __init__(self, inputs: int, width: int, *, sppf: bool) -> None:
         super().__init__()
-        channels_in = 3
+        channels_in = inputs
         for number, widths in enumerate(ENCODER_LEVELS, 1):
             channels = widths * width
             block = [*_conv_norm_relu(channels_in, channels), *_conv_norm_relu(channels, channels)]
@@ -106,15 +106,16 @@ class _Decoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Either family; `squeeze` chooses the second."""
+    """Either family; `squeeze` chooses the second. `inputs` is the number of channels that it takes."""
 
-    def __init__(self, width: int = 64, *, squeeze: bool = False) -> None:
+    def __init__(self, width: int = 64, *, squeeze: bool = False, inputs: int = 3) -> None:
         super().__init__()
-        self.encoder = _Encoder(width, sppf=squeeze)
+        self.inputs = inputs
+        self.encoder = _Encoder(inputs, width, sppf=squeeze)
         self.decoder = _Decoder(width, squeeze=squeeze)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """(B, 3, h, w) in 0..1 -> (B, 2, h, w) logits of background and defect; h and w are multiples of 32."""
+        """(B, inputs, h, w) -> (B, 2, h, w) logits of background and defect; h and w are multiples of 32."""
         return self.decoder(self.encoder(patches))  # type: ignore[no-any-return]  # torch's modules return Any
 
 

@@ -1,18 +1,39 @@
-"""Progress bars on long work; silent where nobody looks at a terminal."""
+"""How far long work is: a bar on a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
 Item = TypeVar("Item")
+LINE_EVERY_SECONDS = 10.0
 
 
 def progress(items: Collection[Item], title: str) -> Iterable[Item]:
-    """Go through `items` and show how far; the bar goes away when it is done."""
-    bar: Iterable[Item] = tqdm(items, title, leave=False, disable=None)
-    return bar
+    """Go through `items` and show how far, and how long it will take."""
+    if sys.stderr.isatty():
+        bar: Iterable[Item] = tqdm(items, title, leave=False)
+        return bar
+    return _with_lines(items, title)
+
+
+def say(finding: str) -> None:
+    """Tell an intermediate finding."""
+    tqdm.write(finding, file=sys.stderr)
+
+
+def _with_lines(items: Collection[Item], title: str) -> Iterator[Item]:
+    began = said = time.monotonic()
+    for number, item in enumerate(items):
+        now = time.monotonic()
+        if number and now - said >= LINE_EVERY_SECONDS:
+            said = now
+            left = (now - began) / number * (len(items) - number)
+            print(f"{title}: {number} of {len(items)}, about {left:.0f} s to go", file=sys.stderr, flush=True)
+        yield item

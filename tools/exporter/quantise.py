@@ -14,7 +14,7 @@ import numpy as np
 from onnx import numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
 
@@ -70,6 +70,17 @@ def quantisable_layers(graph: Graph) -> list[str]:
         for node in graph.nodes
         if node.op_type in ("Conv", "MatMul") and _is_weight(graph, node.input[1])
     ]
+
+
+def layers_reading(nodes: Sequence[onnx.NodeProto], tensor: str) -> frozenset[str]:
+    """Name the layers, by their outputs, that read `tensor` itself or after it was only moved."""
+    same, layers = {tensor}, set()
+    for node in nodes:
+        if node.op_type in ("Conv", "MatMul") and node.input[0] in same:
+            layers.add(node.output[0])
+        elif same & set(moved_inputs(node)):
+            same.add(node.output[0])
+    return frozenset(layers)
 
 
 def tensors_to_watch(graph: Graph) -> list[str]:

@@ -63,6 +63,10 @@ def measure_variants(exported: Exported, options: Options) -> list[Measured]:
         return measure(models, fed, rounds=ROUNDS, threads=cores())
 
 
+def _rims(rim_px: int) -> str:
+    return f" beyond what lies within {rim_px} pixel of it" if rim_px else ""
+
+
 def _possible_windows(source: Source) -> tuple[str, ...]:
     try:
         source.check_whole_is_possible()
@@ -103,7 +107,8 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
         "<h2>The guard</h2>",
         (
             f"<p>Allowed: no verdict changes; score by {exported.limits.score_change:g}; any pixel of the heatmap by "
-            f"{exported.limits.heat_change:g}; every defect region of 20 pixels or more found again (IoU 0.8 or more). "
+            f"{exported.limits.heat_change:g}{_rims(exported.limits.rim_px)}; "
+            "every defect region of 20 pixels or more found again (IoU 0.8 or more). "
             "Strips with a faint defect were made for this test: a weak spot was blended into a real strip.</p>"
         ),
         _guard_table(exported),

@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 BATCHES = (1, 2, 4)  # sizes that are tried: the batch axis is dynamic in truth, not in name only
 
 
-def open_session(model: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Load a model from its bytes, which rules out files beside it; ExportError with onnxruntime's reason."""
+def open_session(model: bytes, threads: int = 0, *, integer: bool = True) -> onnxruntime.InferenceSession:
+    """Load a model from its bytes, which rules out files beside it; ExportError with onnxruntime's reason.
+
+    With `integer` false a quantised model is computed in float, with the same result on every processor but for the
+    last bits; the box computes in whole numbers, where processors without VNNI differ.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integer:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class

@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -17,19 +18,31 @@ import onnx
 import torch
 from onnx import compose, numpy_helper, version_converter
 
+from tools.exporter.channels import (
+    RAW,
+    Channels,
+    FromStrip,
+    check_count,
+    choose_channels,
+    compute_channels,
+    is_raw,
+    lowest_value,
+    read_channels,
+)
 from tools.exporter.checkpoint import Checkpoint, build_known_network, load_weights
 from tools.exporter.emit import KnownNetwork, emit_network, fold
 from tools.exporter.errors import ExportError
-from tools.exporter.quantise import QuantisationPlan, quantise_nodes
+from tools.exporter.quantise import QuantisationPlan, layers_reading, quantise_nodes
 from tools.exporter.windows import build_model, whole_layout
 
 if TYPE_CHECKING:
     from tools.exporter.crops import Crops
-    from tools.exporter.graph import Graph
+    from tools.exporter.graph import Array, Graph
     from tools.exporter.layout import Layout
 
 TORCHSCRIPT_UP_TO = 17  # torch's newer exporter writes 18 and later, its older one what comes before
 STRIDE = 32  # whole strips are padded to a multiple of it: five halvings
+TAKES_OTHER_CHANNELS = re.compile(r"to have (\d+) channels, but got \d+ channels")  # torch's words
 POOLING = {
     "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2", "Gemm", "Flatten",
     "InstanceNormalization", "GroupNormalization", "LayerNormalization",
@@ -38,11 +51,27 @@ POOLING = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A network ready to be written: the torch module that is the truth, and either folded weights or nothing."""
+    """A network ready to be written: in torch, where it is the truth, and as folded weights if its family is known.
 
-    module: torch.nn.Module
+    `channels` are what it takes, in order; `module` takes the three channels of a strip whatever they are.
+    """
+
+    network: torch.nn.Module
     known: KnownNetwork | None
     name: str
+    channels: Channels = RAW
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network behind its channels: (B, 3, h, w) in 0..1 -> (B, 2, h, w) logits."""
+        return self.network if is_raw(self.channels) else FromStrip(self.network, self.channels)
+
+    def inputs_of(self, strip: Array) -> Array:
+        """(3, H, W) in 0..1 -> what the network takes of it, (channels, H, W)."""
+        if is_raw(self.channels):
+            return strip
+        computed: Array = compute_channels(torch.from_numpy(strip)[None], self.channels)[0].numpy()
+        return computed
 
     def draw(
         self, layout: Layout, plan: QuantisationPlan | None, *, window: str, opset: int, input_scale: str
@@ -54,14 +83,22 @@ class Source:
             opset=opset,
             input_scale=input_scale,
             image_size=(layout.height, layout.width),
+            channels=self.channels,
         )
 
     def emit(self, graph: Graph, patches: str, crops: Crops, plan: QuantisationPlan | None = None) -> str:
-        """Append the network, quantised by `plan` when there is one; returns what is kept of the heat, (N, 1, ...)."""
+        """Append the network, quantised by `plan` when there is one; returns what is kept of the heat, (N, 1, ...).
+
+        A layer that reads differences stays in float: 8 bits over -1..1 would round the steps of a camera's grey levels
+        away, and as the first layer is narrow that costs no time.
+        """
         first = len(graph.nodes)
         heat = self.emit_float(graph, patches, crops, integer=plan is not None)
         if plan:
-            quantise_nodes(graph, first, QuantisationPlan({**plan.ranges, patches: (0, 1)}, plan.float_layers))
+            lowest = lowest_value(self.channels)
+            kept = layers_reading(graph.nodes[first:], patches) if lowest < 0 else frozenset()
+            ranges = {**plan.ranges, patches: (lowest, 1.0)}
+            quantise_nodes(graph, first, QuantisationPlan(ranges, plan.float_layers | kept))
         return heat
 
     def emit_float(self, graph: Graph, patches: str, crops: Crops, *, integer: bool) -> str:
@@ -70,16 +107,19 @@ class Source:
             heat = emit_network(graph, self.known, patches, crops, integer=integer)
         else:
             height, width = crops.layout.patch_height, crops.layout.patch_width
-            heat = _inline(graph, export_layer(self.module, (height, width), graph.opset), patches)
+            heat = _inline(graph, self._layer((height, width), graph.opset), patches)
             heat = crops.cut(heat, crops.kept, crops.whole(0))
         return heat
+
+    def _layer(self, patch_size: tuple[int, int], opset: int) -> onnx.ModelProto:
+        return export_layer(self.network, (2, len(self.channels), *patch_size), opset)
 
     def check_whole_is_possible(self) -> None:
         """Refuse `--window whole` for a network whose result depends on all of the patch."""
         if self.known:
             pools = self.known.second_family
         else:
-            layer = export_layer(self.module, (STRIDE * 4, STRIDE * 4), TORCHSCRIPT_UP_TO)
+            layer = self._layer((STRIDE * 4, STRIDE * 4), TORCHSCRIPT_UP_TO)
             pools = any(node.op_type in POOLING for node in layer.graph.node)
         if pools:
             raise ExportError(
@@ -88,18 +128,26 @@ class Source:
             )
 
 
-def make_source(checkpoint: Checkpoint, network: str | None, arguments: str | None) -> Source:
-    """Build the network of a checkpoint; `network` is FILE.py:Class, `arguments` a JSON object for its constructor."""
+def make_source(
+    checkpoint: Checkpoint, network: str | None = None, arguments: str | None = None, input_channels: str | None = None
+) -> Source:
+    """Build the network of a checkpoint; `network` is FILE.py:Class, `arguments` a JSON object for its constructor.
+
+    `input_channels` names what it takes where the checkpoint does not say so.
+    """
+    asked = read_channels(input_channels, "--input-channels") if input_channels is not None else None
+    channels = choose_channels(checkpoint.input_channels, asked)
     if network is None:
         if arguments is not None:
             raise ExportError("--network-args belongs to --network FILE.py:Class: give both or neither.")
-        module: torch.nn.Module = build_known_network(checkpoint)
+        module = build_known_network(checkpoint, channels)
         folded = fold({key: value.numpy() for key, value in module.state_dict().items()})
         family = "second family" if folded.second_family else "first family"
-        return Source(module, folded, f"{family}, width {folded.width}")
-    module = _load_class(network, arguments)
-    load_weights(module, checkpoint.state)
-    return Source(module, None, network.rpartition(":")[2])
+        inputs = check_count(channels, module.inputs)
+        return Source(module, folded, f"{family}, width {folded.width}", inputs)
+    own = _load_class(network, arguments)
+    load_weights(own, checkpoint.state)
+    return Source(own, None, network.rpartition(":")[2], channels or RAW)
 
 
 def _load_class(network: str, arguments: str | None) -> torch.nn.Module:
@@ -146,13 +194,16 @@ def _arguments(arguments: str | None) -> dict[str, Any]:
     return parsed
 
 
-def check_layer(module: torch.nn.Module, patch_size: tuple[int, int]) -> None:
+def check_layer(source: Source, patch_size: tuple[int, int]) -> None:
     """Run layer 1 once in torch: it must give two channels of the patch's size."""
     example = torch.zeros(2, 3, *patch_size)
     try:
         with torch.no_grad():
-            logits = module(example)
+            logits = source.module(example)
     except (RuntimeError, ValueError, TypeError) as error:
+        if wanted := TAKES_OTHER_CHANNELS.search(str(error)):
+            stated = None if is_raw(source.channels) else source.channels
+            check_count(stated, int(wanted[1]))
         reason = str(error).strip().splitlines()[0][:160]
         raise ExportError(
             f"The network does not run on patches of {patch_size[0]} x {patch_size[1]} ({reason}): give --patch."
@@ -165,9 +216,12 @@ def check_layer(module: torch.nn.Module, patch_size: tuple[int, int]) -> None:
         )
 
 
-def export_layer(module: torch.nn.Module, patch_size: tuple[int, int], opset: int) -> onnx.ModelProto:
-    """Let torch export layer 1, (B, 3, h, w) -> (B, 2, h, w), at this very opset; ExportError with torch's reason."""
-    example = torch.zeros(2, 3, *patch_size)  # a batch of 1 would be taken for a constant
+def export_layer(network: torch.nn.Module, shape: tuple[int, ...], opset: int) -> onnx.ModelProto:
+    """Let torch export layer 1 for `shape` (B, channels, h, w) at this very opset; ExportError with torch's reason.
+
+    A batch of 1 would be taken for a constant.
+    """
+    example = torch.zeros(shape)
     written = io.BytesIO()
     names: dict[str, Any] = {"input_names": ["patches"], "output_names": ["logits"]}
     torch_export: Any = torch.onnx.export  # its annotations leave out the file objects that it takes
@@ -178,12 +232,14 @@ def export_layer(module: torch.nn.Module, patch_size: tuple[int, int], opset: in
         try:
             if opset <= TORCHSCRIPT_UP_TO:
                 axes = {"patches": {0: "batch"}, "logits": {0: "batch"}}
-                torch_export(module, (example,), written, dynamo=False, opset_version=opset, dynamic_axes=axes, **names)
+                torch_export(
+                    network, (example,), written, dynamo=False, opset_version=opset, dynamic_axes=axes, **names
+                )
                 return onnx.load_from_string(written.getvalue())
             batch = {0: torch.export.Dim("batch", min=1, max=64)}
             options = {"external_data": False, "verbose": False, "dynamic_shapes": (batch,)}
             oldest = TORCHSCRIPT_UP_TO + 1
-            program = torch_export(module, (example,), dynamo=True, opset_version=oldest, **options, **names)
+            program = torch_export(network, (example,), dynamo=True, opset_version=oldest, **options, **names)
             layer: onnx.ModelProto = program.model_proto
             return layer if opset == oldest else version_converter.convert_version(layer, opset)
         except Exception as error:  # torch raises many kinds, some of them its own

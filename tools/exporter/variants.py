@@ -29,13 +29,14 @@ FIRST_LAYER = "encoder.block1.0"  # the layer that calibration most often leaves
 
 
 @torch.no_grad()
-def random_network(width: int, *, second_family: bool, patch: tuple[int, int] = PATCH) -> UNet:
+def random_network(width: int, *, second_family: bool, patch: tuple[int, int] = PATCH, inputs: int = 3) -> UNet:
     """Make a network with random weights and plausible statistics whose output spans LOWEST..HIGHEST."""
     torch.manual_seed(0)
-    network = UNet(width, squeeze=second_family)
+    network = UNet(width, squeeze=second_family, inputs=inputs)
     strip = feed(made_up_strips(patch)[1], "unit")
     noise = feed(made_up_strips(patch)[0], "unit")
     example = torch.from_numpy(np.stack([strip, noise, strip[:, ::-1].copy(), noise * 0.5 + strip * 0.5]))
+    example = example[:, [number % 3 for number in range(inputs)]]
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # take the statistics of the first batch as they are

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME
+from tools.exporter.channels import Channels, emit_channels
 from tools.exporter.crops import Crops
 from tools.exporter.graph import Graph, float_info, make_model
 from tools.exporter.layout import Layout, Window
@@ -27,15 +28,17 @@ WHITE = 255.0  # the grey level that is 1.0
 
 
 def build_model(
-    emit: Emit, layout: Layout, *, opset: int, input_scale: str, image_size: tuple[int, int]
+    emit: Emit, layout: Layout, *, opset: int, input_scale: str, image_size: tuple[int, int], channels: Channels
 ) -> onnx.ModelProto:
     """Build the model of the contract for strips of `image_size`, (height, width); without metadata.
 
     `layout` is either the windows on that strip, or one patch that holds all of it (`whole_layout`). `emit` appends the
-    network: (N, 3, h, w) 0..1 -> what is kept, (N, 1, ...).
+    network: (N, channels, h, w) -> what is kept, (N, 1, ...).
     """
     outer = Graph(opset)
-    strip = INPUT_NAME
+    strip = emit_channels(
+        outer, INPUT_NAME, channels
+    )  # of grey levels where those are fed: their differences are exact
     if input_scale == "gray8":
         strip = outer.add("Mul", [strip, outer.constant(1 / WHITE, np.float32)])
     if len(layout.windows) == 1:

@@ -1,0 +1,60 @@
+"""A file is handed out when it stands still, by the real clock and by one that only the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.watching import CameraWatcher
+from tests.watching.line import Line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.watching.line import Start
+
+
+def test_a_growing_file_waits_until_it_stands_still(root: Path, start: Start) -> None:
+    """Written in pieces over a multiple of the settle time: handed out once, whole."""
+    line = start(root, settle_seconds=0.2).ready()
+    with (root / "a.tif").open("wb") as file:
+        for _ in range(8):
+            file.write(b"x" * 1000)
+            file.flush()
+            line.turns(0.06)
+        assert line.paths == []
+    line.until_paths("a.tif")
+    assert line.handed_out[0].identity.size_bytes == 8000
+
+
+def test_a_file_that_vanishes_is_counted_and_the_next_one_comes(root: Path, start: Start) -> None:
+    """Gone before it settled: a number in the status, and nothing else."""
+    line = start(root, settle_seconds=0.2).ready()
+    (root / "a.tif").write_bytes(b"1")
+    line.until(lambda: line.watcher.status().waiting == 1)
+    (root / "a.tif").unlink()
+    (root / "b.tif").write_bytes(b"1")
+    line.until_paths("b.tif")
+    assert line.watcher.status().vanished_before_settle == 1
+
+
+def test_settle_zero(root: Path, start: Start) -> None:
+    """Allowed for cameras that rename into place."""
+    line = start(root, settle_seconds=0.0).ready()
+    (root / "a.tmp").write_bytes(b"1")
+    (root / "a.tmp").rename(root / "a.tif")
+    line.until_paths("a.tif")
+
+
+def test_wait_returns_exactly_when_the_second_look_is_due(root: Path) -> None:
+    """Nothing polls: the pause ends at first look + settle_seconds, by a clock that only the test moves."""
+    now = [1000.0]
+    (root / "a.tif").write_bytes(b"1")
+    line = Line(root, watch="poll", settle_seconds=0.5)
+    line.watcher = CameraWatcher(line.watcher._camera, known=line.known, first_scan_ever=False, clock=lambda: now[0])
+    assert line.watcher.step() == []
+    assert line.watcher._next_due() == 1000.5
+    now[0] = 1000.4999
+    assert line.watcher.step() == []
+    now[0] = 1000.5
+    assert [file.path for file in line.watcher.step()] == ["a.tif"]
+    line.watcher.close()
