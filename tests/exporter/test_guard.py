@@ -13,6 +13,8 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.worker.light import measure_exposure
+from tests.exporter.conftest import IMAGE
 from tools.exporter.blend import blend_defects
 from tools.exporter.calibration import relieve, widened
 from tools.exporter.errors import ExportError
@@ -21,7 +23,7 @@ from tools.exporter.guard import Limits, compare, judge
 from tools.exporter.layout import make_layout
 from tools.exporter.measure import Measured
 from tools.exporter.report import make_report, measure_variants
-from tools.exporter.strips import NamedStrip, feed
+from tools.exporter.strips import NamedStrip, feed, made_up_strips
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,3 +208,10 @@ def test_report_is_one_page_for_itself(export: Export) -> None:
     assert 'src="' not in page.replace('src="data:image/png;base64', "")
     for part in ("<svg", "circle", "plain export", "Allowed", exported.worst.name, exported.facts.checkpoint_sha256):
         assert part in page
+
+
+def test_the_light_of_the_calibration_strips_travels_in_the_file(export: Export, calibration: Path) -> None:
+    """A box compares every strip with it; a file that was made without such strips has no entry."""
+    pixels = [strip.pixels for strip in made_up_strips(IMAGE)[:2]]
+    assert export(calibration=calibration).facts.exposure == measure_exposure(pixels)
+    assert export().facts.exposure is None

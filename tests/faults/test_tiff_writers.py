@@ -91,7 +91,8 @@ def _tell(outcomes: Counter[str], run: str) -> None:
 def test_a_strip_rewritten_by_other_software_scores_the_same_or_is_refused_as_documented(tmp_path: Path) -> None:
     """One file of each writer that is installed with each dtype and with each compression."""
     outcomes = _try_all(_one_of_each(), tmp_path)
-    assert outcomes[EQUAL] > 10
+    installed = sum(program is not None for program, _ in PROGRAMS.values())
+    assert outcomes[EQUAL] >= 2 * installed
     _tell(outcomes, "test")
 
 

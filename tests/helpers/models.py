@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from agent.contract.exposure import Exposure
+
 HEIGHT, WIDTH = 976, 176
 OPSET = 17
 
@@ -38,6 +40,7 @@ def difference_model(
     batch: str | int = "batch",
     channels: int = 3,
     salt: int = 0,
+    exposure: Exposure | None = None,
     edit: Callable[[onnx.ModelProto], None] | None = None,
 ) -> str:
     """Write a model whose heatmap is the blurred |target - reference 1|, times `gain`, clipped to 0..1; give its hash.
@@ -82,14 +85,14 @@ def difference_model(
     if edit is not None:
         edit(model)
     if version is not None:
-        _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift)
+        _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift, exposure)
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
-def _add_metadata(
+def _add_metadata(  # noqa: PLR0917 - passed on as they come
     model: onnx.ModelProto,
     version: int,
     model_id: str,
@@ -99,6 +102,7 @@ def _add_metadata(
     scale: str,
     golden: bool,
     golden_shift: float,
+    exposure: Exposure | None,
 ) -> None:
     encoded = ""
     if golden:
@@ -120,6 +124,7 @@ def _add_metadata(
         producer="tests",
         golden=encoded,
         golden_tolerance=0.001 if encoded else None,
+        exposure=exposure,
     )
     helper.set_model_props(model, format_metadata(facts))
 
