@@ -141,6 +141,20 @@ A message that the broker can never take is parked: set aside, counted (`outbox_
   does not answer. Another one has taken over; what it costs is its memory. `dmesg` says what it waits for.
 - `old_workers_hang`: so does one of the service that ran before this one.
 
+## Alarms of the ledger and of files
+
+- `ledger_no_space`, `ledger_io_error`: the ledger cannot be written (state disk full, or broken): `status` is
+  `failing`. Nothing is lost: strips wait, are counted in `strips_pending`, and are judged once it can be written.
+- `ledger_was_damaged`: a damaged ledger was set aside (`ledger.db.corrupt.*` in the state folder) and a new `stream`
+  has begun. Remove those files once you have looked at them.
+- `camera_{camera}_files_cannot_be_disposed_of`: for a minute files could not be moved or removed (`when_done`):
+  read-only, forbidden, no room. `strip-agent status` says why; it is tried again every ten seconds.
+- `camera_{camera}_files_stay`: in the place of files that were to be moved or removed is something that nothing may
+  touch (a link, a pipe, a folder), or their content was never read. `strip-agent status` names them; it ends within
+  a minute after they are taken away, or with `when_done: keep`.
+- `clock_jumped_ahead`: the wall clock jumped forward by more than a day. Until both clocks have agreed for a day of
+  running, heatmaps and rows become old by the monotonic clock only; the limits of space hold all the time.
+
 ## What the broker must allow
 
 To write `{base}/event/#` and `{base}/state/#`, and to read `{base}/state/agent`; with MQTT 3.1.1 to read

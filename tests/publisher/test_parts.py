@@ -172,6 +172,19 @@ def test_a_topic_that_two_connections_left_unproven_is_in_doubt_until_it_is_prov
     assert not later.left_unproven()
 
 
+def test_no_more_is_sent_while_too_many_acknowledgements_are_not_recorded() -> None:
+    """An outbox that reads but does not write: after a crash all of these would be sent twice, so there is a limit."""
+    run = _Run(["event/strip/top"] * 1000)
+    for _ in range(1000):
+        run.send()  # and `record` is never called
+        while run.under_way:
+            run.answer("accept")
+    assert 200 < len(run.delivered) < 300
+    run.inflight.record(run.now)
+    run.finish(lambda: len(run.outbox.acknowledged) == 1000)
+    assert len(run.delivered) == 1000
+
+
 class _Run:
     """A window, an outbox and a broker that answers as hypothesis says."""
 

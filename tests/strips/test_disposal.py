@@ -217,6 +217,23 @@ def test_no_race_reaches_out_of_the_folders(
         assert not hidden, "a file that nobody has judged is not seen by the watching"
 
 
+def test_a_file_that_came_in_between_has_its_name_again_when_the_call_is_over(
+    way: tuple[Line, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed over just before it is hidden: it was never judged, nobody calls again, and the watching must find it."""
+    line, when_done = way
+    unjudged = b"a file that nobody has judged"
+
+    def attack() -> None:
+        line.file.unlink()
+        line.file.write_bytes(unjudged)
+
+    swap(monkeypatch, "rename", attack)
+    assert line.dispose(when_done).outcome == "replaced"
+    assert line.left() == {"day/strip.tif": unjudged}
+    assert files_below(line.done) == {}
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 @pytest.mark.parametrize("place", ["subfolder", "hidden name", "name"])
 @pytest.mark.parametrize("fixture", ["line", "far"])
