@@ -56,7 +56,9 @@ def test_by_time_in_turns_and_live_before_backlog(tmp_path: Path, broker: Broker
         assert [name for name in live if "left" in name] == ["left/3.tif", "left/2.tif", "left/1.tif", "left/4.tif"]
         assert [name for name in live if "right" in name] == ["right/y.tif", "right/x.tif"]
         assert [name.partition("/")[0] for name in live[:4]] in (["left", "right"] * 2, ["right", "left"] * 2)
-        wait_for(lambda: last_strips(subscriber) == {"old b.tif", "x.tif"}, "what each camera committed last is retained")
+        wait_for(
+            lambda: last_strips(subscriber) == {"old b.tif", "x.tif"}, "what each camera committed last is retained"
+        )
         check_audit(box, 9)
 
 
