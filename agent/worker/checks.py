@@ -66,9 +66,9 @@ def _refuse_zero_rows(used: Pixels) -> None:
 def _refuse_low_contrast(
     used: Pixels, low: float, high: float, checks: ChecksSection, exposure: Exposure | None
 ) -> None:
-    """Measure the contrast as it was taken and as the model will see it; both must be enough in one channel.
+    """Measure the contrast as the model will see it: enough in one channel, and none is lost where it is stretched.
 
-    One hot pixel that stretches the strip would otherwise leave the model a black picture, and a black picture is "ok".
+    One hot pixel, or a channel of another scale, would otherwise leave the model a black picture, and that is "ok".
     """
     full = _full_scale(checks)
     span = full
@@ -79,11 +79,16 @@ def _refuse_low_contrast(
     limit = checks.min_contrast
     if exposure is not None:
         limit = min(limit, max(CONSTANT * OF_NOISE * exposure.noise, LEAST))
-    found = 0.0
-    for channel in used:
-        found = max(found, contrast(channel.astype(np.float64) / span * WHITE))
-        if found >= limit:
-            return
+    seen = [contrast(channel.astype(np.float64) / span * WHITE) for channel in used]
+    for name, found in zip(USED, seen, strict=True):
+        if found < limit <= found * span / full:
+            detail = (
+                f"stretched to the strip's largest value {high:g}, the {name} is constant ({found:.2g} grey levels)"
+            )
+            raise Reject(Reason.LOW_CONTRAST, f"{detail}; set checks.full_scale to the camera's white")
+    found = max(seen)
+    if found >= limit:
+        return
     detail = f"target and references are constant: their contrast is at most {found:.2g} grey levels"
     raise Reject(Reason.LOW_CONTRAST, f"{detail}; from {limit:.2g} on a strip is judged")
 

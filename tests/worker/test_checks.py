@@ -40,6 +40,16 @@ def test_a_good_strip_passes(dtype: str) -> None:
     check_strip(_pixels(dtype)[:3], DEFAULTS)
 
 
+def test_a_channel_of_another_scale_that_blackens_another_is_refused() -> None:
+    """Two 8-bit pixels read as one of 16 bits, say: stretched to them the rest would be black, and black is "ok"."""
+    pixels = make_pixels()
+    pixels[:2] = pixels[:2] * 257
+    assert _refused(pixels).reason is Reason.LOW_CONTRAST
+    assert "reference 2" in _refused(pixels).detail
+    pixels[2] *= 257
+    check_strip(pixels, DEFAULTS)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 7.0])
 def test_the_fourth_channel_is_never_examined(value: float) -> None:
     """Whatever the unused channel holds, the strip is judged, and the model gets the same."""
