@@ -60,6 +60,7 @@ class Reason(StrEnum):
     OUTPUT_NON_FINITE = "output_non_finite"
     OUTPUT_OUT_OF_RANGE = "output_out_of_range"
     OUTPUT_OTHER_CHANNELS = "output_other_channels"
+    IGNORED_PIXELS_MISFIT = "ignored_pixels_misfit"
     # A model file; names, axes, dtypes, shapes and metadata are examined in this order
     FILE_NAME = "file_name"
     MODEL_UNREADABLE = "model_unreadable"
@@ -74,8 +75,11 @@ class Reason(StrEnum):
     MODEL_NEEDS_TOO_MUCH_MEMORY = "model_needs_too_much_memory"
     MODEL_TOO_SLOW = "model_too_slow"
     HARD_LINK = "hard_link"
+    MODEL_BLIND = "model_blind"
     INPUT_SCALE_DOUBTFUL = "input_scale_doubtful"
     VERSION_TOO_LOW = "version_too_low"
+    VERSION_IMPLAUSIBLE = "version_implausible"
+    SEEN_BEFORE = "seen_before"
     GOLDEN_DAMAGED = "golden_damaged"
     GOLDEN_MISMATCH = "golden_mismatch"
     # An accepted model that turned bad

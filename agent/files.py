@@ -1,32 +1,20 @@
-"""Files as both processes and the exporter handle them: read without following links, write atomically and durably."""
+"""Files of our own, as both processes and the exporter write them: atomically and durably."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor, wait
-from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import Blame, Reason, Reject, Retry
-from agent.records import show_name
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
 _TEMPORARY_NAME = re.compile(r"\..+\.([0-9]{1,10})\.tmp")
-_MAX_SAFE_STEM = 80
-_LAST_SECOND = 253_402_300_799  # of the year 9999, where datetime ends; file systems go further
 _FLUSHERS = ThreadPoolExecutor(4, "flush")  # its threads are started when the first files are written together
-_READ_AT_ONCE = 1 << 16  # bytes: on a link of 100 kB/s they take less than a second
-_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-# Writing
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -52,7 +40,8 @@ def _write_and_rename(files: Sequence[tuple[Path, bytes]]) -> None:
     descriptors: list[int] = []
     try:
         for temporary, (_, data) in zip(temporaries, files, strict=True):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            temporary.unlink(missing_ok=True)  # left by a dead process of this pid, or planted: never written through
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptors.append(os.open(temporary, flags, 0o666))
             _write_all(descriptors[-1], data)
         if descriptors:
@@ -164,163 +153,5 @@ def _is_alive(pid: int) -> bool:
     return stat.rpartition(b") ")[2][:1] not in {b"Z", b"X"}
 
 
-# Reading
-
-
-def read_regular_file(
-    root: str, relative: str, *, max_bytes: int, progress: Callable[[], None] = lambda: None
-) -> tuple[bytes, os.stat_result, os.stat_result]:
-    """Read the file `relative` below `root`; return its bytes and its stat before and after reading.
-
-    Neither a link nor `..` below `root` is followed, not even one that is put there meanwhile; `root` itself may be a
-    link. Pipes, sockets and devices are refused unopened, and nothing is read from a file above `max_bytes`. At most
-    the size that the first stat showed is read: the caller compares the two stats. `progress` is called as the bytes
-    come, which may take long on a share.
-
-    Raises Reject(SYMLINK, NOT_A_REGULAR_FILE, TOO_LARGE, FILE_VANISHED) and Retry(UNREADABLE, NO_MEMORY, IO_ERROR).
-    """
-    folders, name = split_path(relative)
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = os.open(root, _FOLDER_FLAGS)
-        except OSError as error:
-            raise _unreadable(error, root) from error
-        stack.callback(os.close, folder)
-        with _errors_of(relative):
-            folder = open_folder_below(stack, folder, folders, relative)
-            descriptor = open_regular_file(stack, folder, name, relative)
-            before = os.fstat(descriptor)
-            if before.st_size > max_bytes:
-                raise Reject(Reason.TOO_LARGE, f"{before.st_size} bytes; checks.max_file_mib allows {max_bytes}")
-            data = _read_up_to(descriptor, before.st_size, progress)
-            return data, before, os.fstat(descriptor)
-
-
-def split_path(relative: str) -> tuple[list[str], str]:
-    """Split a path below a folder into the names of the folders on the way and its own; raises Reject for `..`."""
-    parts = relative.split("/")
-    if not all(parts) or "." in parts or ".." in parts or "\0" in relative:
-        detail = f"{show_name(relative)} is not a plain path below the camera's folder"
-        raise Reject(Reason.NOT_A_REGULAR_FILE, detail)
-    return parts[:-1], parts[-1]
-
-
-def open_folder_below(
-    stack: contextlib.ExitStack, folder: int, folders: Sequence[str], relative: str, *, make: bool = False
-) -> int:
-    """Go down from the open `folder` without following a link; return a descriptor (O_PATH), closed by `stack`.
-
-    With `make` missing folders are made, and their names flushed. `relative` is for messages. Raises OSError, and
-    Reject(SYMLINK) for a link on the way.
-    """
-    for part in folders:
-        if make:
-            _make_below(folder, part)
-        _refuse_link(folder, part, relative)
-        folder = os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
-        stack.callback(os.close, folder)
-    return folder
-
-
-def _make_below(folder: int, part: str) -> None:
-    try:
-        os.mkdir(part, dir_fd=folder)
-    except FileExistsError:
-        return
-    fsync_open_folder(folder)
-
-
-def open_regular_file(stack: contextlib.ExitStack, folder: int, name: str, relative: str) -> int:
-    """Open the file `name` in the open `folder` for reading; `relative` is for messages.
-
-    Raises OSError, Reject(SYMLINK, NOT_A_REGULAR_FILE).
-    """
-    # A look before opening: to open a device can already do something.
-    _refuse_special(os.stat(name, dir_fd=folder, follow_symlinks=False), relative)
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    stack.callback(os.close, descriptor)
-    _refuse_special(os.fstat(descriptor), relative)
-    return descriptor
-
-
-def _refuse_link(folder: int, part: str, relative: str) -> None:
-    if stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode):
-        detail = f"{show_name(part)} in {show_name(relative)} is a symbolic link; links are not followed"
-        raise Reject(Reason.SYMLINK, detail)
-
-
-def _refuse_special(found: os.stat_result, relative: str) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        raise Reject(Reason.SYMLINK, f"{show_name(relative)} is a symbolic link; links are not followed")
-    if not stat.S_ISREG(found.st_mode):
-        kind = {
-            stat.S_IFDIR: "a folder",
-            stat.S_IFIFO: "a pipe",
-            stat.S_IFSOCK: "a socket",
-            stat.S_IFCHR: "a device",
-            stat.S_IFBLK: "a device",
-        }.get(stat.S_IFMT(found.st_mode), "no regular file")
-        raise Reject(Reason.NOT_A_REGULAR_FILE, f"{show_name(relative)} is {kind}")
-
-
-def _read_up_to(descriptor: int, size: int, progress: Callable[[], None]) -> bytes:
-    chunks, rest = [], size
-    while rest and (chunk := os.read(descriptor, min(rest, _READ_AT_ONCE))):  # shares give less than was asked for
-        chunks.append(chunk)
-        rest -= len(chunk)
-        progress()
-    return b"".join(chunks)
-
-
-@contextlib.contextmanager
-def _errors_of(relative: str) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        raise Retry(Reason.NO_MEMORY, f"no memory to read {show_name(relative)}", Blame.BOX) from error
-    except OSError as error:
-        # A part of the path that became a link or a file after the look is a swap in mid-air: gone as well.
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
-            raise Reject(Reason.FILE_VANISHED, f"{show_name(relative)} is no longer there") from error
-        if error.errno == errno.ELOOP:
-            detail = f"{show_name(relative)} is a symbolic link; links are not followed"
-            raise Reject(Reason.SYMLINK, detail) from error
-        if error.errno == errno.ENXIO:
-            raise Reject(Reason.NOT_A_REGULAR_FILE, f"{show_name(relative)} is a pipe or a socket") from error
-        raise _unreadable(error, relative) from error
-
-
-def _unreadable(error: OSError, path: str) -> Retry:
-    """Permissions, locks and shares are the file's matter and may pass; descriptors and memory are the box's."""
-    detail = f"{show_name(path)}: {error.strerror or error}"
-    if error.errno == errno.ENOMEM:
-        return Retry(Reason.NO_MEMORY, detail, Blame.BOX)
-    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}:
-        return Retry(Reason.IO_ERROR, detail, Blame.BOX)
-    return Retry(Reason.UNREADABLE, detail, Blame.FILE)
-
-
-# Names
-
-
 HIDDEN_PREFIX = ".strip-agent-"
 """Begins the names of camera files that are about to be moved or removed; no pattern matches them."""
-
-HEATMAP_SUFFIXES = (".tiff", ".png", ".json")
-"""Endings of everything that one judgement may leave below the heatmap folder."""
-
-
-def heatmap_stem(camera: str, mtime_ns: int, path: str, strip_id: str, revision: int) -> str:
-    """Name the heatmaps of one judgement, relative to the heatmap folder and without the ending.
-
-    `<camera>/<UTC date of the file's mtime>/<safe stem>-<strip_id>-r<revision>`: a function of ledger columns alone, so
-    that doing it again after a crash writes the same files.
-    """
-    seconds = min(max(mtime_ns // 10**9, 0), _LAST_SECOND)
-    date = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).date().isoformat()
-    return f"{camera}/{date}/{_safe_stem(path)}-{strip_id}-r{revision}"
-
-
-def _safe_stem(path: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(path).stem).lstrip(".")
-    return stem[:_MAX_SAFE_STEM] or "strip"

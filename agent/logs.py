@@ -7,7 +7,6 @@ people a traceback follows, indented) and cannot send commands to a terminal.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -16,6 +15,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
+
+from agent.printable import escape, json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ REPEAT_SECONDS = 60.0
 MAX_REMEMBERED = 1000
 JOURNAL_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+WRITTEN = ("name", "levelno", "levelname", "code", "fields")  # of a record, beside its text and its time
 TALKATIVE = ("amqtt", "asyncio", "paho", "transitions")  # their debug lines are about themselves
 
 
@@ -64,17 +66,6 @@ def goes_to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     except (OSError, ValueError):
         return False
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
-
-
-def printable(text: str) -> str:
-    r"""Escape control characters and bytes that are no text; `\` stays, because names come here escaped already."""
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
 
 
 class HumanFormatter(logging.Formatter):
@@ -119,7 +110,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         line |= {key: value for key, value in _fields(record).items() if key not in line}
         prefix = f"<{JOURNAL_PRIORITIES.get(record.levelno, 6)}>" if self._priority else ""
-        return prefix + json.dumps(_plain(line), allow_nan=False)
+        return prefix + json_text(_plain(line))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -140,7 +131,7 @@ def _plain(value: Any) -> Any:
 
 def _plain_text(text: str) -> str:
     # JSON escapes control characters by itself, but readers stumble over half of a surrogate pair.
-    return "".join(_escape(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+    return "".join(escape(char) if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def _short(value: Any) -> str:
@@ -153,7 +144,7 @@ class _Repeated:
     """One warning: when it was last written, and how often it was held back since."""
 
     written: float  # monotonic seconds
-    record: logging.LogRecord
+    facts: dict[str, Any]  # of its record: only what is written of it
     held_back: int = 0
 
 
@@ -176,7 +167,7 @@ class Repeats:
         if len(self._known) >= MAX_REMEMBERED:
             oldest = self._known.pop(next(iter(self._known)))
             lines += [_summary(oldest, now)] if oldest.held_back else []
-        self._known[key] = _Repeated(now, record)
+        self._known[key] = _Repeated(now, _facts(record, key[-1]))
         return [*lines, record]
 
     def due(self, now: float, after_seconds: float = REPEAT_SECONDS) -> list[logging.LogRecord]:
@@ -187,17 +178,18 @@ class Repeats:
             del self._known[key]
             if known.held_back:
                 lines.append(_summary(known, now))
-                self._known[key] = _Repeated(now, known.record)
+                self._known[key] = _Repeated(now, known.facts)
         return lines
 
 
+def _facts(record: logging.LogRecord, message: str) -> dict[str, Any]:
+    """Return what a summary needs; an error among the arguments would hold all that its frames had in hand."""
+    return {key: record.__dict__[key] for key in WRITTEN if key in record.__dict__} | {"msg": message}
+
+
 def _summary(known: _Repeated, now: float) -> logging.LogRecord:
-    record = logging.makeLogRecord(known.record.__dict__)
-    record.msg = f"{known.record.getMessage()} ({known.held_back} more in {now - known.written:.0f} s)"
-    record.args = None
-    record.exc_info = record.exc_text = None
-    record.created = time.time()
-    return record
+    text = f"{known.facts['msg']} ({known.held_back} more in {now - known.written:.0f} s)"
+    return logging.makeLogRecord(known.facts | {"msg": text})
 
 
 class _Output(logging.StreamHandler[TextIO]):

@@ -114,31 +114,48 @@ def _translate(pattern: str) -> str:
     parts = pattern.split("/")
     if any(part in {"", ".", ".."} for part in parts):
         raise ValueError(f"pattern {pattern!r}: write it relative to the camera's folder, for example **/*.tif")
-    regex = ""
-    for before, part in zip(["", *parts], parts[:-1], strict=False):
-        if part != "**":
-            regex += _translate_name(part, pattern) + "/"
-        elif before != "**":
-            regex += "(?:[^/]+/)*"
-    return regex + ("(?:[^/]+/)*[^/]+" if parts[-1] == "**" else _translate_name(parts[-1], pattern))
+    pieces = [""]
+    for part in parts[:-1]:
+        if part == "**":
+            pieces.append("")
+        else:
+            pieces[-1] += _translate_name(part, pattern) + "/"
+    if parts[-1] == "**":
+        pieces.append("[^/]+")
+    else:
+        pieces[-1] += _translate_name(parts[-1], pattern)
+    return _with_stars_between(pieces, "(?:[^/]+/)")
+
+
+def _with_stars_between(pieces: Sequence[str], repeated: str) -> str:
+    """Put any number of `repeated` between the pieces.
+
+    The first place where a piece fits is as good as any later one, so no other is ever tried (`(?>...)`): with a few
+    stars a hostile name of 255 characters would hold up the whole process for hours.
+    """
+    first, *others = pieces
+    if not others:
+        return first
+    *between, last = others
+    return first + "".join(f"(?>{repeated}*?{piece})" for piece in between) + f"{repeated}*{last}"
 
 
 _TOKENS = re.compile(r"\*+|\?|\[(?P<negated>!?)(?P<members>.[^]]*)\]|.", re.DOTALL)
 
 
 def _translate_name(part: str, pattern: str) -> str:
-    regex = ""
+    pieces = [""]
     for token in _TOKENS.finditer(part):
         if token[0].startswith("*"):
-            regex += "[^/]*"
+            pieces.append("")
         elif token[0] == "?":
-            regex += "[^/]"
+            pieces[-1] += "[^/]"
         elif token["members"]:
             members = _translate_members(token["members"], pattern)
-            regex += f"[^/{members}]" if token["negated"] else f"(?!/)[{members}]"
+            pieces[-1] += f"[^/{members}]" if token["negated"] else f"(?!/)[{members}]"
         else:
-            regex += re.escape(token[0])
-    return regex
+            pieces[-1] += re.escape(token[0])
+    return _with_stars_between(pieces, "[^/]")
 
 
 def _translate_members(members: str, pattern: str) -> str:

@@ -42,7 +42,7 @@ def take_lock(state_folder: Path) -> IO[bytes]:
         make_folder(state_folder)
         lock = (state_folder / "lock").open("ab")
     except OSError as error:
-        raise Fatal(ExitCode.CONFIG, f"cannot use the state folder {state_folder}: {error}") from error
+        raise Fatal(ExitCode.FAILED, f"cannot use the state folder {state_folder}: {error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

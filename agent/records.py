@@ -6,6 +6,9 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 
+from agent.contract.measures import Measures  # noqa: TC001 - the worker's protocol reads the annotations
+from agent.printable import escape
+
 _LARGEST = (1 << 63) - 1  # that the ledger holds
 
 
@@ -82,6 +85,7 @@ class HeatmapFiles:
     tiff_path: str = ""
     tiff_sha256: str = ""
     png_path: str = ""
+    png_sha256: str = ""
     state: str = "by_rule"  # saved | by_rule | no_space | failed
     bytes_written: int = 0  # of all of them together
 
@@ -101,6 +105,9 @@ class Judgement:
     inference_ms: float
     digest: str
     heatmaps: HeatmapFiles
+    ignore_pixels_sha256: str = ""  # of the camera's file that says which pixels are ignored
+    ignore_mask_sha256: str = ""
+    measures: Measures | None = None  # None: not measured, or not to be compared with the reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +131,4 @@ def make_strip_id(camera: str, path: str, identity: FileIdentity, occurrence: in
 
 def show_name(path: str) -> str:
     r"""Show a file name to people and subscribers; control characters, bytes that are no UTF-8 and `\` are escaped."""
-    return "".join(_show_char(char) for char in path)
-
-
-def _show_char(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # a byte that os.fsdecode could not decode
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    if char == "\\" or not char.isprintable():
-        return char.encode("unicode_escape").decode()
-    return char
+    return "".join(escape(char) if char == "\\" or not char.isprintable() else char for char in path)

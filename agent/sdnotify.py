@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ def notify(*lines: str) -> bool:
 def ready(status: str) -> bool:
     """Say that the service is up, and what it is doing."""
     return notify("READY=1", f"STATUS={status}")
+
+
+def reloading() -> bool:
+    """Say that the configuration is read again; `reloaded` has to follow."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def reloaded(status: str) -> bool:
+    """Say that the service goes on, with the old configuration or the new one."""
+    return ready(status)
 
 
 def status(text: str) -> bool:

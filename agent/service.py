@@ -1,11 +1,14 @@
 """The service: build the parts, start their loops, beat the heart while all of them move, drain, close.
 
 main thread      starts workers (they die with the thread that started them), watches the hearts, tells systemd
-intake-<camera>  watch one folder, begin what has settled
-files-<camera>   move or remove its files that are done
-strips-<slot>    the strip's journey        models-<slot>  the model's journey
-publisher        to the broker              housekeeping   old heatmaps, old rows
-control          the control socket         leftovers      heatmaps that no result names
+cameras.py       two loops for each camera
+strips-<slot>    the strip's journey        models-<slot>  the model's journey        inbox-<slot>  what is pushed
+shadow-<slot>    beside the active model
+publisher-<way>  to the broker              housekeeping   old rows
+control          the control socket         commands       those that come over MQTT or Sparkplug
+heatmaps         old ones                   leftovers      those that no result names
+certificates     how long they hold
+configuration    its file, and SIGHUP, on which it is read again
 """
 
 from __future__ import annotations
@@ -13,50 +16,62 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from agent import __version__, health, messages, sdnotify
+from agent import __version__, health, logs, messages, sdnotify
+from agent.cameras import Cameras
+from agent.certificates import Certificates
 from agent.clock import now_ms
+from agent.config.ignored import keep_copies
 from agent.control import endpoint
-from agent.control.commands import CHANGING_COMMANDS, Context, handle
-from agent.errors import ExitCode, Fatal, Retry
+from agent.control.commands import handle
+from agent.control.context import Context
+from agent.control.desk import CommandDesk
+from agent.control.over_mqtt import MqttCommands
+from agent.drift.watch import DriftWatch
+from agent.errors import ExitCode
 from agent.files import make_folder
+from agent.heatmap_folder import HeatmapFolder
 from agent.housekeeping import Housekeeping
 from agent.ledger import open_ledger
-from agent.models.inbox import read_trusted_keys
+from agent.loops import Loops
+from agent.metrics import make_server
 from agent.models.journey import ModelJourney
 from agent.models.store import Store
+from agent.models.trusted_keys import TrustedKeys
 from agent.ownership import OldWorker, take_lock, wait_for_old_workers
-from agent.publisher import Publisher
+from agent.patience import LOOK_SECONDS, within
+from agent.reload import Reloader
+from agent.shadow.shadows import Shadows
 from agent.strips.capture_clocks import CaptureClocks
-from agent.strips.finished_files import CameraFiles
-from agent.strips.folder import CameraFolder
-from agent.strips.intake import Intake
 from agent.strips.journey import StripJourney
 from agent.strips.leftovers import Leftovers
 from agent.supervision import Slot, Starter
-from agent.watching import CameraWatcher, Probe
+from agent.ways import make_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.config import Camera, Config
+    from agent import mqtt
+    from agent.config import Config
+    from agent.config.difference import Difference
+    from agent.config.on_disk import ConfigFile
     from agent.messages import Health, ModelState
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-HEALTH_EVERY_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 60.0  # of a loop that knows when it is next needed
+SERVE_SECONDS = 0.5  # so long at the most the main thread does not see that the service is to stop
 READY_WITHOUT_MODEL_SECONDS = 30.0
 DRAIN_MARGIN_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
 SHARE_SECONDS = 2.0
-BUDGET_SECONDS = {"strips": 60.0, "publisher": 60.0, "models": 600.0, "housekeeping": 600.0, "control": 300.0}
-"""How long each kind of loop may take for one round before the heart stops. The loops that touch a camera's folder are
-not among them: a hung share stops nothing else."""
 
 
 @dataclass
@@ -65,21 +80,20 @@ class Service:
 
     config: Config
     lock: IO[bytes]
+    file: ConfigFile
+    reload_asked: threading.Event
     old_workers: tuple[OldWorker, ...] = ()
-    stop: threading.Event = field(default_factory=threading.Event)
-    failed: threading.Event = field(default_factory=threading.Event)
+    loops: Loops = field(default_factory=Loops)
 
     def __post_init__(self) -> None:
         state = self.config.agent.state_folder
         self.started_ms = now_ms()
         self.ledger = open_ledger(state / "ledger.db", patience=sdnotify.extend_timeout)
         self.starter = Starter()
-        self.publisher = Publisher(self.config, self.ledger.outbox, retained_file=state / "broker.json")
+        self.publisher = make_ways(self.config, self.ledger, state, self._received)
         self.slots = {name: Slot(name) for name in self.config.slots}
-        try:
-            trusted_keys = read_trusted_keys(self.config.models.trusted_keys)
-        except ValueError as error:
-            raise Fatal(ExitCode.CONFIG, str(error)) from error
+        self.trusted_keys = TrustedKeys(self.config.models.trusted_keys)
+        within(LOOK_SECONDS, self.trusted_keys.step)
         self.store = Store(state / "store")
         self.models = {
             name: ModelJourney(
@@ -87,202 +101,195 @@ class Service:
                 self.config,
                 self.ledger,
                 self.store,
-                trusted_keys,
+                self.trusted_keys,
                 start_worker=self.starter.order,
                 publish_state=self._publish_model_state,
             )
             for name, slot in self.slots.items()
         }
-        self.intakes = {camera.name: self._intake(camera) for camera in self.config.cameras}
-        self.folders = {
-            name: CameraFolder(intake.watcher, Probe(intake.camera.folder)) for name, intake in self.intakes.items()
-        }
+        self.cameras = Cameras(self.config, self.ledger, self.loops, self._tidy)
+        self.states_change = threading.Lock()  # held while cameras' states are set or cleared
         self.capture_clocks = CaptureClocks()
         self.leftovers = Leftovers(self.config.heatmap_folder)
+        self.drift = DriftWatch(self.config, self.ledger, self.slots)
         self.strips = {
             name: StripJourney(
                 slot,
                 self.config,
                 self.ledger,
-                self.folders,
+                self.cameras.folders,
                 self.leftovers,
                 committed=self._committed,
                 judged=self.models[name].keeper.count,
+                looked=self.drift.note,
             )
             for name, slot in self.slots.items()
         }
-        self.camera_files = {
-            camera.name: CameraFiles(
-                camera, self.ledger, keep_days=self.config.ledger.keep_days, folder_is_away=self._folder_is_away
-            )
-            for camera in self.config.cameras
-        }
+        self.shadows = Shadows(
+            self.config, self.ledger, self.store, self.models, self.strips, self.cameras.folders,
+            start_worker=self.starter.order, publish=self.publisher.set_state,
+        )  # fmt: skip
+        self.heatmaps = HeatmapFolder(self.config, self.ledger)
+        self.certificates = Certificates(self.config.mqtt.tls)
         self.housekeeping = Housekeeping(self.config, self.ledger)
-        self.context = Context(self.config, self.ledger, self.models, self._live, self._ring)
-        self.control = endpoint.ControlServer(state / "control.sock", self._command)
-        self.hearts: dict[str, float] = {}
-        self.health: Health | None = None
-        self._health_at = self._health_due = 0.0
-        self._threads: list[threading.Thread] = []
+        self.context = Context(self.config, self.ledger, self.models, self._live, self._ring, self._rescan)
+        self.reloader = Reloader(self.file, self.context, self._take_on, self.reload_asked)
+        self.context.reload = self.reloader.reload
+        self.desk = CommandDesk(self.context)
+        self.mqtt_commands = MqttCommands(self.config, self.desk, self.publisher.answer)
+        self.publisher.take_commands(self.desk)
+        self.control = endpoint.ControlServer(state / "control.sock", partial(handle, self.context))
+        self.metrics = make_server(self.config.metrics.listen, self._take)
+        self.reporter = health.Reporter(self.config, self.ledger, self.publisher)
 
     # -- what the parts call -------------------------------------------------------------------------------------------
 
-    def _intake(self, camera: Camera) -> Intake:
-        strips = self.ledger.strips
-        watcher = CameraWatcher(camera, known=strips.known, first_scan_ever=not strips.camera_was_scanned(camera.name))
-        return Intake(camera, watcher, self.ledger, self.config.checks.max_file_mib << 20)
-
     def _committed(self, camera: str, captured_ts_ms: int, payload: bytes) -> None:
         """Show what was committed last; the files' own times decide nothing, they may lie in the future."""
-        self.publisher.set_state(messages.last_strip_topic(camera), payload)
-        self.capture_clocks.note(camera, captured_ts_ms)
+        with self.states_change:
+            if camera in self.cameras.intakes:  # else it is gone, and so is its state
+                self.publisher.set_state(messages.last_strip_topic(camera), payload)
+                self.capture_clocks.note(camera, captured_ts_ms)
         self.publisher.wake()
-
-    def _folder_is_away(self, camera: str) -> bool:
-        return self.folders[camera].is_away
+        self.shadows.ring()
 
     def _publish_model_state(self, slot: str, state: ModelState) -> None:
         self.publisher.set_state(messages.model_state_topic(slot), messages.encode(state))
         self.publisher.wake()
 
-    def _command(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("command") in CHANGING_COMMANDS:
-            log.warning("command %s", request)
-        return handle(self.context, request)
-
     def _ring(self) -> None:
         for strips in self.strips.values():
             strips.bell.set()
+        self.publisher.wake()
+
+    def _received(self, message: mqtt.Received | mqtt.PassedOver) -> None:
+        self.mqtt_commands.received(message)
+
+    def _rescan(self, camera: str) -> None:
+        self.cameras.intakes[camera].watcher.request_scan()
 
     def _parts(self) -> health.Parts:
-        watchers = {name: intake.watcher.status() for name, intake in self.intakes.items()}
-        state = self.config.agent.state_folder
-        alarms = ["ledger_was_damaged"] if any(state.glob("ledger.db.corrupt.*")) else []
+        files = self.cameras.files
+        damaged = self.config.agent.state_folder.glob("ledger.db.corrupt.*")
+        alarms = ["ledger_was_damaged"] if any(damaged) else []
+        alarms += self.reloader.alarms()
+        alarms += ["trusted_keys_missing"] if self.trusted_keys.missing else []
         alarms += ["old_workers_hang"] if any(worker.is_there() for worker in self.old_workers) else []
-        alarms += self.capture_clocks.alarms()
+        alarms += self.capture_clocks.alarms() + self.certificates.alarms()
+        alarms += self.metrics.alarms() if self.metrics else []
         alarms += [f"slot_{name}_worker_hangs" for name, slot in self.slots.items() if slot.hanging]
         alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
-        alarms += [alarm for files in self.camera_files.values() for alarm in files.alarms()]
-        errors = {name: files.error for name, files in self.camera_files.items()}
+        alarms += self.shadows.alarms()
+        alarms += [alarm for one in files.values() for alarm in one.alarms()]
         return health.Parts(
-            self.config, self.ledger, self.publisher, watchers, self.slots, self.started_ms, errors, tuple(alarms)
-        )
+            self.config, self.ledger, self.publisher, self.cameras.watched(), self.slots, self.started_ms,
+            self.heatmaps.state(), {name: one.error for name, one in files.items()}, alarms, self.desk.status(),
+            self.drift.alarms(),
+        )  # fmt: skip
+
+    def _take(self) -> tuple[health.Parts, Health]:
+        parts = self._parts()
+        return parts, health.take_health(parts)
 
     def _live(self) -> dict[str, Any]:
-        parts = self._parts()
-        return health.live_facts(parts, health.take_health(parts))
+        more = {"configuration": self.reloader.facts(), "drift": self.drift.facts()}
+        return health.live_facts(*self._take()) | more
 
     # -- the loops -----------------------------------------------------------------------------------------------------
 
     def _start_loops(self) -> None:
-        self._start("publisher", lambda: self.publisher.step(POLL_SECONDS))
+        for name, way in self.publisher.ways.items():
+            self.loops.start(f"publisher-{name}", lambda way=way: way.step(POLL_SECONDS))  # type: ignore[misc]
         for name, models in self.models.items():
             models.record.announce()
-            self._start(f"models-{name}", lambda models=models: models.step(POLL_SECONDS))  # type: ignore[misc]
+            self.loops.start(f"models-{name}", lambda models=models: models.step(POLL_SECONDS))  # type: ignore[misc]
+            self.loops.start(f"inbox-{name}", lambda models=models: models.inbox.step(POLL_SECONDS))  # type: ignore[misc]
         for name, strips in self.strips.items():
-            self._start(f"strips-{name}", lambda strips=strips: strips.step(POLL_SECONDS))  # type: ignore[misc]
-        for name, intake in self.intakes.items():
-            self._start(f"intake-{name}", lambda intake=intake: self._take_in(intake))  # type: ignore[misc]
-        for name, files in self.camera_files.items():
-            self._start(f"files-{name}", lambda files=files: self._tidy(files.step))  # type: ignore[misc]
-        self._start("leftovers", lambda: self.leftovers.step(POLL_SECONDS))
-        self._start("housekeeping", lambda: self._tidy(self.housekeeping.step))
-        self._start("control", lambda: self.control.step(POLL_SECONDS))
+            self.loops.start(f"strips-{name}", lambda strips=strips: strips.step(POLL_SECONDS))  # type: ignore[misc]
+        self.shadows.start(self.loops)
+        self.cameras.start(self.cameras.intakes, self._ring_slot)
+        self.loops.start("leftovers", lambda: self.leftovers.step(POLL_SECONDS))
+        self.loops.start("heatmaps", partial(self._tidy, "heatmaps", self.heatmaps.step))
+        if self.config.mqtt.tls.enabled:
+            self.loops.start("certificates", partial(self._tidy, "certificates", self.certificates.step))
+        if self.trusted_keys.missing:
+            self.loops.start("keys", partial(self._tidy, "keys", self.trusted_keys.step))
+        self.loops.start("housekeeping", partial(self._tidy, "housekeeping", self.housekeeping.step))
+        self.loops.start("control", lambda: self.control.step(POLL_SECONDS))
+        if self.metrics is not None:
+            self.loops.start("metrics", partial(self.metrics.step, POLL_SECONDS))
+        self.loops.start("commands", lambda: self.desk.step(POLL_SECONDS))
 
-    def _take_in(self, intake: Intake) -> None:
-        intake.watcher.wait(POLL_SECONDS)
-        if intake.step():
-            self.strips[intake.camera.slot].bell.set()
-
-    def _tidy(self, step: Callable[[], None]) -> None:
+    def _tidy(self, loop: str, step: Callable[[], float | None]) -> None:
+        pause = None
         try:
-            step()
+            pause = step()
         except OSError as error:
             log.warning("cannot tidy up: %s", error)
-        self.stop.wait(POLL_SECONDS)
+        self.loops.pause(loop, max(POLL_SECONDS, min(pause or 0.0, LONGEST_PAUSE_SECONDS)))
 
-    def _start(self, name: str, step: Callable[[], None]) -> None:
-        self.hearts[name] = time.monotonic()
-        thread = threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _ring_slot(self, slot: str) -> None:
+        self.strips[slot].bell.set()
 
-    def _loop(self, name: str, step: Callable[[], None]) -> None:
-        """Call `step` until the service stops; an error that nobody expected ends the service, which is restarted."""
-        while not self.stop.is_set():
-            self.hearts[name] = time.monotonic()
-            try:
-                step()
-            except Retry as error:
-                log.error("%s: %s", name, error)  # noqa: TRY400 - the stack tells nothing
-                self.stop.wait(POLL_SECONDS)
-            except Exception:
-                log.critical("%s failed; the service ends and is to be restarted", name, exc_info=True)
-                self.failed.set()
-                self.stop.set()
+    # -- another configuration -----------------------------------------------------------------------------------------
+
+    def _take_on(self, new: Config, found: Difference) -> None:
+        """Go by another configuration, of which nothing needs a restart. Raises Retry, and nothing has changed then."""
+        gone, coming = found.removed | found.watched_anew, found.added | found.watched_anew
+        before = self.cameras.ask(coming)
+        newest = self.ledger.outbox.newest_payloads(sorted(found.added))
+        self.cameras.replace(new, gone, before)
+        self.config = self.context.config = new
+        self.housekeeping.config = self.heatmaps.config = self.reporter.alarms.config = self.drift.config = new
+        logs.setup(new.log)
+        for strips in self.strips.values():
+            strips.take(new)
+        self.shadows.take(new)
+        with self.states_change:
+            self.publisher.take_cameras(new)
+            self.capture_clocks.forget(found.removed)
+        for camera, (captured_ts_ms, payload) in newest.items():  # one that was there before
+            self._committed(camera, captured_ts_ms, payload)
+        self.cameras.start(coming, self._ring_slot)
 
     # -- the main thread -----------------------------------------------------------------------------------------------
 
     def run(self) -> ExitCode:
         """Run until `stop` is set, then drain and close."""
-        for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(list(self.intakes)).items():
+        for camera, (captured_ts_ms, payload) in self.ledger.outbox.newest_payloads(list(self.cameras.intakes)).items():
             self._committed(camera, captured_ts_ms, payload)
         self._start_loops()
-        log.info("strip-agent %s watches %s", __version__, ", ".join(self.intakes))
+        log.info("strip-agent %s watches %s", __version__, ", ".join(self.cameras.intakes))
         ready = False
         began = time.monotonic()
         interval = sdnotify.watchdog_interval_seconds(os.environ)
         beat_at = 0.0
-        while not self.stop.is_set():
-            self.starter.serve(0.2)
+        while not self.loops.stop.is_set():
+            self.starter.serve(SERVE_SECONDS)
             now = time.monotonic()
-            self._report_health(now)
+            self.reporter.step(self._parts, now, settled=ready)
             if not ready and (self._models_are_up() or now - began > READY_WITHOUT_MODEL_SECONDS):
                 ready = True
                 sdnotify.ready("watching")
+                self.loops.start("configuration", partial(self.reloader.step, POLL_SECONDS))
                 log.info("ready")
-            if interval and now >= beat_at and not self._late(now):
+            if interval and now >= beat_at and not self.loops.late(now):
                 beat_at = now + interval / 3
                 sdnotify.watchdog()
         self._drain()
-        return ExitCode.INTERNAL if self.failed.is_set() else ExitCode.OK
+        return ExitCode.INTERNAL if self.loops.failed.is_set() else ExitCode.OK
 
     def _models_are_up(self) -> bool:
         return all(slot.current is not None or not self.models[name].state.active for name, slot in self.slots.items())
-
-    def _late(self, now: float) -> list[str]:
-        late = [name for name, beat in self.hearts.items() if now - beat > BUDGET_SECONDS.get(name.split("-")[0], 1e9)]
-        if late:
-            log.critical("no progress in %s", ", ".join(late))
-        return late
-
-    def _report_health(self, now: float) -> None:
-        if now < self._health_at:
-            return
-        self._health_at = now + POLL_SECONDS
-        try:
-            taken = health.take_health(self._parts())
-        except Retry as error:
-            log.error("health: %s", error)  # noqa: TRY400 - the stack tells nothing
-            return
-        if now >= self._health_due or health.changed(self.health, taken):
-            self._health_due = now + HEALTH_EVERY_SECONDS
-            self.health = taken
-            self.publisher.set_state(messages.STATE_HEALTH, messages.encode(taken))
-            sdnotify.status(
-                f"{taken.status}{': ' + taken.alarms if taken.alarms else ''}; {taken.strips_pending} strips wait, "
-                f"{taken.outbox_depth} messages wait, {taken.acknowledged} acknowledged"
-            )
 
     def _drain(self) -> None:
         """Finish the strips that workers hold, flush the outbox, close everything; what is left waits in the ledger."""
         sdnotify.stopping("finishing what is under way")
         log.info("stopping: finishing what is under way; a second signal forces")
         deadline = time.monotonic() + self.config.inference.deadline_seconds + DRAIN_MARGIN_SECONDS
-        for thread in self._threads:
-            may_hang = thread.name.startswith(("intake-", "files-", "leftovers"))  # for ever, on a dead share
-            self._join(thread, min(deadline, time.monotonic() + SHARE_SECONDS) if may_hang else deadline)
+        self._ring()
+        self.loops.join(deadline, SHARE_SECONDS, lambda: self.starter.serve(0.02))  # a journey may wait for a worker
         for slot, strips in self.strips.items():
             strips.stop_feeding()
             while strips.holds_strips and time.monotonic() < deadline:
@@ -291,36 +298,30 @@ class Service:
         for models in self.models.values():
             models.close()
         self.publisher.close("shutdown", FLUSH_SECONDS)
-        alive = {thread.name for thread in self._threads if thread.is_alive()}
-        for name, intake in self.intakes.items():
-            if f"intake-{name}" not in alive:
-                intake.watcher.close()
         self.control.close()
+        if self.metrics is not None:
+            self.metrics.close()
         self.ledger.database.close()
         log.info("stopped")
 
-    def _join(self, thread: threading.Thread, deadline: float) -> None:
-        self._ring()
-        self.publisher.wake()
-        while thread.is_alive() and time.monotonic() < deadline:
-            self.starter.serve(0.02)  # a journey may be waiting for a worker
-            thread.join(0.05)
 
-
-def run_service(config: Config) -> ExitCode:
-    """Run the service until it is told to stop. Raises Fatal where it cannot start."""
+def run_service(config: Config, file: ConfigFile) -> ExitCode:
+    """Run the service with the `config` of `file` until it is told to stop. Raises Fatal where it cannot start."""
+    reload_asked = threading.Event()
+    if not sys.stdin.isatty():  # on a terminal SIGHUP says that it is closed
+        signal.signal(signal.SIGHUP, lambda *_: reload_asked.set())
     state = config.agent.state_folder
     lock = take_lock(state)
     old_workers = wait_for_old_workers(state / "workers.lock", patience=sdnotify.extend_timeout)
-    for folder in (state / "store" / "slots", config.heatmap_folder):
-        make_folder(folder)
-    service = Service(config, lock, old_workers)
+    make_folder(state / "store" / "slots")
+    keep_copies(config, Store(state / "store").active_sizes(config.slots))
+    service = Service(config, lock, file, reload_asked, old_workers)
     signals = 0
 
     def on_signal(_number: int, _frame: object) -> None:  # no logging here: the main thread may be in the middle of it
         nonlocal signals
         signals += 1
-        service.stop.set()
+        service.loops.stop.set()
         if signals > 1:  # in a hurry: everything that matters is on the disk
             os._exit(ExitCode.FAILED)
 

@@ -2,7 +2,8 @@
 
     supervisor -> worker    Setup, then any number of Job
     worker -> supervisor    Opening, then Loaded or Refused, then for each Job, in order:
-                            Reading while its file comes slowly, Judging once it has all of it, Judged or Failed
+                            Reading while its file comes slowly, Judging once it has all of it, Writing when only
+                            the heatmaps are left to be written, Judged or Failed
 
 What the worker says of a file that it reads ahead comes before the answer to the strip that it is at. Pixels never
 travel. JSON is written with ASCII escapes, so that file names of any bytes pass unharmed.
@@ -16,8 +17,10 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from agent.config import ChecksSection, HeatmapsSection, ScoringSection
-from agent.records import Judgement, Strip  # noqa: TC001 - `decode` reads the annotations
+from agent.config import ChecksSection, HeatmapsSection, ScoringSection, ignored
+from agent.config.ignored import IgnoreFiles
+from agent.contract.threshold import Source  # noqa: TC001 - `decode` reads the annotations
+from agent.records import Judgement, Strip  # noqa: TC001 - the same
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from agent.config import Config
 
 MAX_LINE_BYTES = 1 << 20
+HEATMAP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +39,39 @@ class Setup:
     model_sha256: str
     lock_file: str
     heatmap_folder: str
-    role: Literal["candidate", "worker"]  # a candidate is the first to go when memory runs out
+    role: Literal["candidate", "worker", "shadow"]  # all but a worker are the first to go when memory runs out
     threads: int | None  # None: the cores this process may use
     memory_mib: int | None
     unlabelled_input_scale: str
     checks: dict[str, Any]
     scoring: dict[str, Any]
     heatmaps: dict[str, Any]
+    heatmap_seconds: float  # no strip waits longer for its heatmaps to be written
+    ignored: dict[str, Any]  # camera -> IgnoreFiles, the agent's own copies
+    provider: str = "cpu"  # what is to compute: auto, or the name of one
+    measures: bool = False  # each strip is measured for drift
 
     @classmethod
-    def of(cls, config: Config, model_file: Path, sha256: str, role: Literal["candidate", "worker"]) -> Setup:
-        """Take everything else out of the configuration."""
+    def of(cls, config: Config, model_file: Path, sha256: str, role: Literal["candidate", "worker", "shadow"]) -> Setup:
+        """Take everything else out of the configuration. A shadow gets one thread and writes no heatmaps."""
+        is_shadow = role == "shadow"
+        threads = None if config.inference.threads == "auto" else config.inference.threads
         return cls(
             model_file=str(model_file),
             model_sha256=sha256,
             lock_file=str(config.agent.state_folder / "workers.lock"),
             heatmap_folder=str(config.heatmap_folder),
             role=role,
-            threads=None if config.inference.threads == "auto" else config.inference.threads,
+            threads=1 if is_shadow else threads,
+            provider=config.inference.provider,
             memory_mib=config.models.trial.memory_mib,
             unlabelled_input_scale=config.models.unlabelled_input_scale,
             checks=config.checks.model_dump(),
             scoring=config.scoring.model_dump(),
-            heatmaps=config.heatmaps.model_dump(mode="json"),
+            heatmaps=config.heatmaps.model_dump(mode="json") | ({"png": "none", "tiff": "none"} if is_shadow else {}),
+            heatmap_seconds=min(HEATMAP_SECONDS, config.inference.deadline_seconds),
+            ignored={camera: asdict(files) for camera, files in ignored.copies(config).items()},
+            measures=config.drift.enabled and not is_shadow,
         )
 
     @property
@@ -65,6 +79,11 @@ class Setup:
         """The configuration's sections of the same names."""
         heatmaps = {key: value for key, value in self.heatmaps.items() if key != "folder"}
         return ChecksSection(**self.checks), ScoringSection(**self.scoring), HeatmapsSection(**heatmaps)
+
+    @property
+    def ignore_files(self) -> dict[str, IgnoreFiles]:
+        """The files of cameras of which some pixels are ignored."""
+        return {camera: IgnoreFiles(**files) for camera, files in self.ignored.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,7 @@ class Job:
     strip: Strip
     folder: str
     threshold: float
+    threshold_source: Source = "default"
 
     @property
     def strip_id(self) -> str:
@@ -101,6 +121,10 @@ class Loaded:
     load_ms: float
     run_ms: float  # the fastest of a few runs after the first
     cpu_ms: float  # processor time of the cheapest of them, of all threads together
+    input_scale: str = "unit"  # or gray8; of a file that does not state it: what the trial found
+    provider: str = "cpu"  # what computes
+    provider_refused: str = ""  # why it is not what was asked for, "" where it is
+    reference: str = ""  # how the calibration strips look, as the file states it; "" where it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +151,13 @@ class Judging:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """The strip is judged; its heatmaps are about to be written, within `heatmap_seconds`."""
+
+    strip_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A strip has been judged."""
 
@@ -146,7 +177,7 @@ class Failed:
     digest: str  # sha256 of the file's bytes, "" where it could not be read
 
 
-Message = Setup | Job | Opening | Loaded | Refused | Reading | Judging | Judged | Failed
+Message = Setup | Job | Opening | Loaded | Refused | Reading | Judging | Writing | Judged | Failed
 _KINDS = {kind.__name__: kind for kind in get_args(Message)}
 
 

@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 AGENT = ROOT / "agent"
 
 TIERS: dict[int, str] = {
-    4: "cli demo",
-    3: "service cli/doctor cli/oneshot",
-    2: "strips models publisher control housekeeping health",
-    1: "watching ledger mqtt supervision worker ownership control/endpoint models/store models/inbox strips/disposal",
-    0: "errors records config contract messages files sdnotify logs names settling wire clock"
-    " strips/message models/slot_state contract/golden cli/show",
+    4: "cli demo simulate",
+    3: "service cli/doctor cli/oneshot hindsight web web/paint",
+    2: "strips models publisher sparkplug ways control housekeeping heatmap_folder health alarms certificates loops"
+    " drift metrics cameras reload shadow",
+    1: "watching ledger mqtt supervision worker ownership control/endpoint"
+    " models/store models/inbox_folder models/dealt_with models/trusted_keys strips/disposal",
+    0: "errors records config contract messages files regular_files heatmap_names allocator sdnotify logs names"
+    " settling wire clock printable page comparing patience"
+    " strips/message models/slot_state contract/golden cli/show cli/show_reviews"
+    " drift/sketch drift/judging drift/student drift/wording"
+    " sparkplug/payload sparkplug/metrics sparkplug/topics sparkplug/host",
 }
 """Every room of agent/, and what stands in it on another tier than the rest. Files of a room may import each other."""
 
-OF_PIXELS = {"worker", "contract/golden", "demo"}
+OF_PIXELS = {"worker", "contract/golden", "demo", "web/paint"}
 """The worker's process and what only it and the demo's simulated camera use; everything else is the supervisor."""
 
 HEAVY = {"numpy", "onnxruntime", "tifffile", "imagecodecs", "cv2", "onnx", "torch"}

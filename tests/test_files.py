@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.files import heatmap_stem, read_regular_file, remove_temporary_files, write_all_atomically, write_atomically
+from agent.files import remove_temporary_files, write_all_atomically, write_atomically
+from agent.heatmap_names import heatmap_stem
+from agent.regular_files import read_regular_file
 
 MAX = 1 << 20
 
@@ -86,6 +89,22 @@ def test_files_of_two_folders_are_a_mistake_of_the_caller(tmp_path: Path) -> Non
     """One flush of one folder cannot make two folders durable."""
     with pytest.raises(ValueError, match="one folder"):
         write_all_atomically([(tmp_path / "a", b""), (tmp_path / "sub" / "b", b"")])
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe"])
+def test_nothing_planted_under_the_temporary_name_is_written_through(tmp_path: Path, kind: str) -> None:
+    """Who guesses the name of the temporary file gains nothing by it: it is removed and made anew."""
+    (victim := tmp_path / "victim").write_text("mine")
+    planted = tmp_path / f".a.{os.getpid()}.tmp"
+    if kind == "link":
+        planted.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(planted)
+    else:
+        planted.hardlink_to(victim)
+    write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert victim.read_text() == "mine"
 
 
 def test_the_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path: Path) -> None:
@@ -262,6 +281,20 @@ def test_an_error_of_the_system_blames_the_file_or_the_box(
     error = _refused(tmp_path, "a.tif")
     assert isinstance(error, Retry)
     assert (error.reason, error.blame) == (reason, blame)
+
+
+def test_a_path_deeper_than_there_are_descriptors_is_read(tmp_path: Path) -> None:
+    """Whoever may make folders could have a strip that the box can never read, and take descriptors from others."""
+    deep = tmp_path.joinpath(*["a"] * 200)
+    deep.mkdir(parents=True)
+    (deep / "a.tif").write_bytes(b"x")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(_names(Path("/proc/self/fd"))) + 50, before[1]))
+    try:
+        data, _, _ = read_regular_file(str(tmp_path), "a/" * 200 + "a.tif", max_bytes=MAX)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert data == b"x"
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,6 +201,31 @@ def test_the_memory_for_warnings_is_bounded_and_loses_no_count() -> None:
     lines = [line.getMessage() for n in range(MAX_REMEMBERED) for line in repeats.written_for(record(f"{n}"), 1.0)]
     assert len(repeats._known) == MAX_REMEMBERED
     assert "first (1 more in 1 s)" in lines
+
+
+def test_a_warning_that_is_remembered_keeps_nothing_alive_but_its_text() -> None:
+    """An error holds the frames that it came through, and all that they had in hand: rows, files, messages."""
+
+    class InHand:
+        """What a frame held when it failed."""
+
+    repeats = Repeats()
+
+    def fail() -> weakref.ref[InHand]:
+        in_hand = InHand()
+        try:
+            int("x")
+        except ValueError as error:
+            failed = record("bad: %s", args=(error,), exc_info=sys.exc_info())
+            assert repeats.written_for(failed, 0.0) == [failed]
+        return weakref.ref(in_hand)
+
+    held = fail()
+    gc.collect()
+    assert held() is None
+    text = "bad: invalid literal for int() with base 10: 'x'"
+    assert repeats.written_for(record(text), 1.0) == []
+    assert [line.getMessage() for line in repeats.due(60.0)] == [f"{text} (1 more in 60 s)"]
 
 
 def test_what_is_held_back_is_written_at_the_end_of_the_process() -> None:

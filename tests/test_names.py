@@ -229,6 +229,22 @@ def test_an_entry_is_a_name_anywhere_or_a_path(entry: str, path: str, is_folder:
     assert StripNames.of(["**"], [entry]).passes_over(path, is_folder=is_folder) == passed_over
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("**/*_*_*_*_*_*_*_*.tif", "_" * 251 + ".tiff"),
+        ("**/*a?*a?*a?*[a-c]*a?*a?.tif", "a" * 250),
+        ("**/a/**/b*/**/*c/**/a/**/b*/**/*.tif", "a/b/c/" * 600 + "x"),
+    ],
+)
+def test_no_name_takes_long_to_compare(pattern: str, path: str) -> None:
+    """Some stars and a name made for it would stop the whole service for hours, at each scan."""
+    names = StripNames.of([pattern], [pattern, pattern.removeprefix("**/")])
+    assert not names.is_strip(path)
+    assert not names.passes_over(path, is_folder=False)
+
+
 @pytest.mark.parametrize("entry", ["", "/", ".", "..", "**", "../x", "a//b", "/abs", "a/./b", "[z-a]"])
 def test_an_entry_that_can_never_match_is_refused(entry: str) -> None:
     """The configuration's check names it."""

@@ -13,6 +13,7 @@ import pytest
 from agent import ownership
 from agent.ownership import wait_for_old_workers
 from tests.helpers.broker import wait_for
+from tests.helpers.programs import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
 def test_a_worker_that_lives_on_is_killed(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
     """It has lost its supervisor and did not notice."""
     assert wait_for_old_workers(tmp_path / "workers.lock") == ()
-    assert holder.wait(10) == -9
+    assert holder.wait(120) == -9
 
 
 def test_a_worker_that_cannot_be_killed_stops_no_service_and_is_named(
@@ -49,16 +50,17 @@ def test_a_worker_that_cannot_be_killed_stops_no_service_and_is_named(
     for _ in range(2):
         began = time.monotonic()
         (old,) = wait_for_old_workers(tmp_path / "workers.lock")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 100
         assert old.pid == holder.pid
         assert old.is_there()
     with (tmp_path / "workers.lock").open("rb") as lock:  # new workers share it with the old one
-        subprocess.run([sys.executable, "-c", HOLD.replace("600", "0"), lock.name], check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", HOLD.replace("600", "0"), lock.name], check=True, timeout=300)
     monkeypatch.undo()
     holder.kill()
     wait_for(lambda: not old.is_there(), "it is gone")
 
 
+@needs("unshare")
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a namespace")
 def test_a_worker_outside_of_the_container_stops_no_service(tmp_path: Path, holder: subprocess.Popen[bytes]) -> None:
@@ -69,7 +71,7 @@ def test_a_worker_outside_of_the_container_stops_no_service(tmp_path: Path, hold
     )
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program]
     done = subprocess.run(
-        [*command, str(tmp_path / "workers.lock")], capture_output=True, text=True, timeout=60, check=False
+        [*command, str(tmp_path / "workers.lock")], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout == "()\n", done.stderr
     assert holder.poll() is None

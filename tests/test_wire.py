@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from agent import wire
 from agent.records import FileIdentity, HeatmapFiles, Judgement, Strip
-from agent.wire import Failed, Job, Judged, Judging, Loaded, Opening, Reading, Refused, Setup
+from agent.wire import Failed, Job, Judged, Judging, Loaded, Opening, Reading, Refused, Setup, Writing
+from tests.helpers.measures import make_measures
 
 if TYPE_CHECKING:
     from agent.wire import Message
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
 STRIP = Strip(1, "s", "top", "day/\udcff.tif", FileIdentity(10, 2, 3), attempts=1, revision=2, seen_ms=4)
 JUDGEMENT = Judgement(
     score=1, threshold=0.5, anomalous=True, anomaly_area_px=1, defect_count=1, peak_row=2, peak_col=3,
-    rescaled=False, inference_ms=1.5, digest="d", heatmaps=HeatmapFiles("a.tiff", "t", "a.png", "saved", 7),
+    rescaled=False, inference_ms=1.5, digest="d", heatmaps=HeatmapFiles("a.tiff", "t", "a.png", "p", "saved", 7),
 )  # fmt: skip
+MEASURES = make_measures(rows_1=None, sharpness_target=None)
 MESSAGES: list[Message] = [
-    Setup("m", "s", "l", "h", "candidate", None, 4096, "auto", {"a": 1}, {}, {}),
-    Setup("m", "s", "l", "h", "worker", 2, None, "auto", {"a": 1}, {}, {}),
+    Setup("m", "s", "l", "h", "candidate", None, 4096, "auto", {"a": 1}, {}, {}, 5.0, {}),
+    Setup("m", "s", "l", "h", "worker", 2, None, "auto", {"a": 1}, {}, {}, 5.0, {"top": {}}),
     Job(STRIP, "/folder", 0.5),
     Opening(),
     Loaded(
@@ -33,7 +36,9 @@ MESSAGES: list[Message] = [
     Refused("golden_mismatch", "why", box_fault=False),
     Reading("s"),
     Judging("s"),
+    Writing("s"),
     Judged("s", JUDGEMENT),
+    Judged("s", replace(JUDGEMENT, measures=MEASURES)),
     Failed("s", "unreadable", "why", "file", model_fault=False, digest=""),
 ]  # fmt: skip
 
@@ -75,7 +80,7 @@ def _paths(fields: dict[str, object]) -> list[list[str]]:
     found = []
     for name, value in fields.items():
         found.append([name])
-        if isinstance(value, dict) and name not in ("checks", "scoring", "heatmaps"):
+        if isinstance(value, dict) and name not in ("checks", "scoring", "heatmaps", "ignored"):
             found += [[name, *rest] for rest in _paths(value)]
     return found
 

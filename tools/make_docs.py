@@ -7,15 +7,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.docs_commands import command_pages
 from tools.docs_configuration import configuration_markdown
 from tools.docs_messages import message_pages
+from tools.docs_sparkplug import sparkplug_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def pages() -> dict[str, str]:
     """Return the text of every page that is made, by its path below docs/."""
-    return {"configuration.md": configuration_markdown(), **message_pages()}
+    made = {"configuration.md": configuration_markdown(), "sparkplug.md": sparkplug_page()}
+    return {**made, **message_pages(), **command_pages()}
 
 
 def main() -> int:

@@ -8,12 +8,14 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.config import Camera, Config
 from agent.contract.threshold import choose_threshold
 from agent.errors import AgentError, Reason, Reject, Retry
+from agent.models.dealt_with import DealtWith
 from agent.models.message import trial_summary
+from agent.models.store import Store
 from agent.records import FileIdentity, Strip, make_strip_id
 from agent.supervision import WorkerHandle
 from agent.wire import Job, Judged, Setup
@@ -29,7 +31,8 @@ LOST = (Reason.WORKER_CRASHED, Reason.WORKER_TIMEOUT)
 
 def verify_model(file: Path, config: Config | None) -> dict[str, Any]:
     """Try a model file as the service would, without its manifest; a refusal is an answer, not an error."""
-    facts: dict[str, Any] = {"file": str(file), "sha256": _digest(file)}
+    facts: dict[str, Any] = {"file": str(file), "sha256": digest_of(file)}
+    facts["before"] = known_before(config, facts["sha256"]) if config is not None else []
     with tempfile.TemporaryDirectory(prefix="strip-agent-") as scratch:
         config = config or _default_config(Path(scratch))
         try:
@@ -48,7 +51,42 @@ def verify_model(file: Path, config: Config | None) -> dict[str, Any]:
         "golden_difference": loaded.golden_difference,
         "run_ms": loaded.run_ms,
         "load_ms": loaded.load_ms,
+        "provider": loaded.provider,
+        "provider_refused": loaded.provider_refused,
     }
+
+
+def try_active(config: Config, sha256: str) -> Loaded:
+    """Load an active model out of the store, as the service does at its start. Raises Reject or Retry."""
+    model = Store(config.agent.state_folder / "store").model_path(sha256)
+    with tempfile.TemporaryDirectory(prefix="strip-agent-") as scratch:
+        worker, loaded = _start(model, sha256, config, Path(scratch), "none", role="worker")
+        worker.close()
+    return loaded
+
+
+def load_active(config: Config, slot: str, sha256: str) -> str:
+    """Do so for a slot; "" or why it cannot be."""
+    try:
+        try_active(config, sha256)
+    except (Reject, Retry) as refusal:
+        return f"slot {slot}: {refusal.reason}: {refusal.detail}"
+    return ""
+
+
+def known_before(config: Config, sha256: str) -> list[dict[str, Any]]:
+    """Give what this box has said of a model, for each slot that knows it; `kind` is a Fate, or `active`."""
+    store = Store(config.agent.state_folder / "store")
+    found = []
+    for slot in config.slots:
+        state, dealt = store.load(slot).state, DealtWith(store.dealt_path(slot))
+        dealt.load()
+        refusal = next((one for key, one in state.refused.items() if sha256 in (key, one.sha256)), None)
+        kind = "active" if sha256 == state.active else refusal.kind if refusal else dealt.kind_of(sha256)
+        reason, detail = (refusal.reason, refusal.detail) if refusal else ("", "")
+        if kind:
+            found.append({"slot": slot, "kind": kind, "reason": reason, "detail": detail})
+    return found
 
 
 def score_files(
@@ -58,7 +96,7 @@ def score_files(
     with tempfile.TemporaryDirectory(prefix="strip-agent-") as scratch:
         config = config or _default_config(Path(scratch))
         save = "none" if heatmaps is None else "all"
-        start = partial(_start, model, _digest(model), config, heatmaps or Path(scratch), save)
+        start = partial(_start, model, digest_of(model), config, heatmaps or Path(scratch), save)
         worker, loaded = start()
         try:
             for number, file in enumerate(files, start=1):
@@ -80,7 +118,9 @@ def _score(worker: WorkerHandle, model: Loaded, file: Path, config: Config) -> d
             Job(
                 Strip(0, strip_id, "score", file.name, identity, attempts=0, revision=1, seen_ms=0),
                 str(file.absolute().parent),
-                choose_threshold(camera=None, scoring=config.scoring.threshold, model=model.threshold),
+                choose_threshold(
+                    operator=None, camera=None, scoring=config.scoring.threshold, model=model.threshold
+                ).value,
             )
         )
         answer = None
@@ -110,21 +150,38 @@ def _score(worker: WorkerHandle, model: Loaded, file: Path, config: Config) -> d
     }
 
 
-def _start(model: Path, sha256: str, config: Config, folder: Path, save: str) -> tuple[WorkerHandle, Loaded]:
-    worker = WorkerHandle(
+def _start(
+    model: Path,
+    sha256: str,
+    config: Config,
+    folder: Path,
+    save: str,
+    role: Literal["candidate", "worker"] = "candidate",
+) -> tuple[WorkerHandle, Loaded]:
+    setup = Setup.of(config, model.absolute(), sha256, role)
+    return started(
         replace(
-            Setup.of(config, model.absolute(), sha256, "worker"),
+            setup,
             lock_file=str(model.absolute()),
             heatmap_folder=str(folder.absolute()),
-            heatmaps=config.heatmaps.model_dump(mode="json") | {"png": save, "tiff": save, "min_free_gib": 0.0},
-        )
+            ignored={},  # these are of cameras, and this strip is of none
+            heatmaps=setup.heatmaps | {"png": save, "tiff": save, "min_free_gib": 0.0},
+        ),
+        config.models.trial.seconds,
     )
+
+
+def started(setup: Setup, seconds: float, nice: int | None = None) -> tuple[WorkerHandle, Loaded]:
+    """Start a worker, of that nice value, and wait until its model has proved itself. Raises Reject, Retry, OSError."""
+    worker = WorkerHandle(setup)
     try:
+        if nice is not None:
+            os.setpriority(os.PRIO_PROCESS, worker.pid, nice)  # it has one thread yet, whose value the others get
         while True:
-            loaded = worker.poll_loaded(POLL_SECONDS, config.models.trial.seconds)
+            loaded = worker.poll_loaded(POLL_SECONDS, seconds)
             if loaded is not None:
                 return worker, loaded
-    except AgentError:
+    except (AgentError, OSError):
         worker.close(0.0)
         raise
 
@@ -133,6 +190,7 @@ def _default_config(folder: Path) -> Config:
     return Config(cameras=[Camera(name="score", folder=folder)])
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """Return the sha256 of a model file. Raises OSError."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,15 +1,13 @@
-"""The configuration: its keys and limits (`sections.py`, `types.py`), and how it is read and checked."""
+"""The configuration: its keys and limits (`sections.py`, `judging.py`, `types.py`), and how it is read and checked."""
 
+from agent.config.judging import ChecksSection, DetectionsSection, HeatmapsSection, ScoringSection
 from agent.config.sections import (
     Camera,
-    ChecksSection,
     Config,
-    HeatmapsSection,
     LogSection,
     ModelsSection,
     MqttSection,
     Probation,
-    ScoringSection,
     Tls,
 )
 
@@ -17,6 +15,7 @@ __all__ = [
     "Camera",
     "ChecksSection",
     "Config",
+    "DetectionsSection",
     "HeatmapsSection",
     "LogSection",
     "ModelsSection",

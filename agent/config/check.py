@@ -1,32 +1,47 @@
 """What the configuration means on this machine: folders, their overlap, rights, secret files.
 
-Warnings are what may heal by itself or hurts nobody yet (a camera's folder that is not there); errors are what the
-service must not start with. A share that does not answer is looked at from a thread of its own and costs a few seconds.
+Warnings are what costs only a part of the service, and may heal by itself (a camera's folder that is not there); errors
+are what it cannot start with, now (`may_pass`) or ever. A share that does not answer is looked at from a thread of its
+own and costs a few seconds.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import stat
 import threading
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.file import ConfigError, Problem
-from agent.config.secret_files import read_secret, secret_path
-from agent.contract.manifest import load_public_key
+from agent.config.credentials import credential_problems
+from agent.config.file import Problem
+from agent.config.web_check import unencrypted, web_problems
+from agent.contract.manifest import read_public_key
+from agent.messages import retained_topics
+from agent.patience import LOOK_SECONDS, answer_within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from agent.config import Config
+    from agent.config import Config, MqttSection
 
-LOOK_SECONDS = 5.0
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 TLS_PORT = 8883
+AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+AWS_LEVELS, AWS_TOPIC_BYTES, AWS_CLIENT_ID_BYTES = 8, 256, 128
+IN_THE_PLACE = "install it in the place of onnxruntime (install.md)"
+PROVIDERS = {
+    "openvino": ("openvino", "pip install 'strip-agent[openvino]'"),
+    "cuda": ("onnxruntime-gpu", IN_THE_PLACE),
+    "tensorrt": ("onnxruntime-gpu", IN_THE_PLACE),
+}
+"""The package that each provider comes in, and how to get it."""
+AZURE_IOT_HUB = ".azure-devices.net"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +55,7 @@ class _Folder:
     is_folder: bool = True
     readable: bool = True
     writable: bool = True  # or can be created
+    read_only: bool = False  # its file system, which is mounted so or has become so after an error
     answers: bool = False
 
 
@@ -49,6 +65,7 @@ def check_environment(config: Config, environ: Mapping[str, str] = os.environ) -
     Looks and changes nothing. Whether the broker's name resolves is not asked: it may do so later.
     """
     folders = _look_at_all(config)
+    now = dt.datetime.now(dt.UTC)
     return [
         *(
             Problem(None, folder.where, _silent(folder), warning=True)
@@ -58,10 +75,22 @@ def check_environment(config: Config, environ: Mapping[str, str] = os.environ) -
         *_overlaps(list(folders.values()), config),
         *_own_folders(folders),
         *_camera_folders(folders, config),
-        *_secret_files(config, environ),
-        *_trusted_keys(config),
+        *_answered("mqtt", "its files", lambda: [*credential_problems(config, environ, now)]),
+        *_answered("web", "its files", lambda: [*web_problems(config, environ)]),
+        *filter(None, [unencrypted(config)]),
+        *_answered("models.trusted_keys", "a key", lambda: [*_trusted_keys(config)]),
+        *_provider(config),
         *_mqtt_warnings(config),
+        *_clouds(config),
     ]
+
+
+def _answered(where: str, what: str, look: Callable[[], list[Problem]]) -> list[Problem]:
+    """Return what a look at files finds; where one of them is on a share that hangs, that it is."""
+    try:
+        return answer_within(LOOK_SECONDS, look)
+    except TimeoutError as error:
+        return [Problem(None, where, f"{what}: {error.strerror}", warning=True)]
 
 
 def _look_at_all(config: Config) -> dict[str, _Folder]:
@@ -96,6 +125,7 @@ def _look_at(where: str, path: Path) -> _Folder:
         is_folder=found[0] is None or stat.S_ISDIR(found[0].st_mode),
         readable=os.access(real, os.R_OK | os.X_OK),
         writable=nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK),
+        read_only=bool(os.statvfs(nearest).f_flag & os.ST_RDONLY),
         answers=True,
     )
 
@@ -110,8 +140,11 @@ def _stat(path: Path) -> os.stat_result | None:
 def _trusted_keys(config: Config) -> Iterator[Problem]:
     for number, path in enumerate(config.models.trusted_keys):
         try:
-            load_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
+            read_public_key(path)
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror}; models that it has signed wait until it can"
+            yield Problem(None, f"models.trusted_keys[{number}]", message, warning=True)
+        except ValueError as error:
             yield Problem(None, f"models.trusted_keys[{number}]", f"{path}: {error}")
 
 
@@ -143,17 +176,28 @@ def _overlaps(folders: list[_Folder], config: Config) -> Iterator[Problem]:
 
 
 def _own_folders(folders: Mapping[str, _Folder]) -> Iterator[Problem]:
-    for where in ("agent.state_folder", "heatmaps.folder"):
-        folder = folders[where]
-        if folder.exists and not folder.is_folder:
-            yield Problem(None, where, f"{folder.real} is not a folder")
-        elif not folder.writable:
-            message = "cannot be written to" if folder.exists else "does not exist and cannot be created"
-            yield Problem(None, where, f"{folder.real} {message} by user {os.geteuid()}")
+    state, heatmaps = folders["agent.state_folder"], folders["heatmaps.folder"]
+    if what := _why_not_ours(state):
+        yield Problem(None, state.where, f"{state.real} {what}", may_pass=True)
+    if what := _why_not_ours(heatmaps):
+        message = f"{heatmaps.real} {what}; strips are scored without heatmaps"
+        yield Problem(None, heatmaps.where, message, warning=True)
     inbox = folders["models.inbox"]
     if not inbox.readable:
         what = "cannot be read" if inbox.exists else "does not exist yet"
         yield Problem(None, inbox.where, f"{inbox.real} {what}; models pushed there are not seen", warning=True)
+
+
+def _why_not_ours(folder: _Folder) -> str:
+    """Say why nothing can be written to a folder of our own, "" where it can."""
+    if folder.exists and not folder.is_folder:
+        return "is not a folder"
+    if folder.writable:
+        return ""
+    if folder.read_only:
+        return "is on a file system that is read-only now"
+    what = "cannot be written to" if folder.exists else "does not exist and cannot be created"
+    return f"{what} by user {os.geteuid()}"
 
 
 def _camera_folders(folders: Mapping[str, _Folder], config: Config) -> Iterator[Problem]:
@@ -178,32 +222,65 @@ def _camera_folders(folders: Mapping[str, _Folder], config: Config) -> Iterator[
             yield Problem(None, done.where, message, warning=True)
 
 
-def _secret_files(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
-    mqtt = config.mqtt
-    files = {"mqtt.tls.ca_file": mqtt.tls.ca_file, "mqtt.tls.cert_file": mqtt.tls.cert_file}
-    for where, path in {**files, "mqtt.tls.key_file": mqtt.tls.key_file}.items():
-        if path is not None and not path.is_file():
-            yield Problem(None, where, f"{path} is not there, or is no file")
-        elif path is not None and not os.access(path, os.R_OK):
-            yield Problem(None, where, f"{path} cannot be read by user {os.geteuid()}")
-    if mqtt.password_file is not None:
-        try:
-            read_secret(mqtt.password_file, environ)
-        except ConfigError as error:
-            yield from (Problem(None, "mqtt.password_file", f"{one.where} {one.message}") for one in error.problems)
-    secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.tls.key_file": mqtt.tls.key_file}
-    for where, path in secrets.items():
-        secret = secret_path(path, environ) if path is not None else None
-        if secret is not None and secret.is_file() and secret.stat().st_mode & stat.S_IROTH:
-            yield Problem(None, where, f"{secret} can be read by every user; `chmod o= {secret}`", warning=True)
+def _provider(config: Config) -> Iterator[Problem]:
+    """Say that a provider is not installed. Whether it works, only a worker can tell: nothing is imported here."""
+    provider = config.inference.provider
+    package, how = PROVIDERS.get(provider, ("", ""))
+    if package and not _is_installed(package):
+        message = (
+            f"{provider} needs the package {package}, which is not installed: the cpu computes, with an alarm; {how}"
+        )
+        yield Problem(None, "inference.provider", message, warning=True)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _mqtt_warnings(config: Config) -> Iterator[Problem]:
     mqtt = config.mqtt
-    if mqtt.password_file is not None and not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
-        message = "the password travels unencrypted to another machine; see mqtt.tls"
-        yield Problem(None, "mqtt.password_file", message, warning=True)
+    if not mqtt.tls.enabled and mqtt.host not in LOCAL_HOSTS:
+        yield from _plain_text(mqtt)
     if mqtt.tls.enabled and mqtt.port == type(mqtt)().port:
         yield Problem(None, "mqtt.port", f"{mqtt.port} is the port without TLS, as a rule", warning=True)
     if not mqtt.tls.enabled and mqtt.port == TLS_PORT:
         yield Problem(None, "mqtt.port", f"{TLS_PORT} is the port with TLS, as a rule; see mqtt.tls", warning=True)
+
+
+def _plain_text(mqtt: MqttSection) -> Iterator[Problem]:
+    """Say what it means that nothing between this box and the broker, another machine, is encrypted."""
+    if mqtt.password_file is not None:
+        message = "the password travels unencrypted to another machine; see mqtt.tls"
+        yield Problem(None, "mqtt.password_file", message, warning=True)
+    if mqtt.commands:
+        message = "without TLS anybody on the way to the broker can give them, and read the answers; see mqtt.tls"
+        yield Problem(None, "mqtt.commands", message, warning=True)
+    if mqtt.password_file is None and not mqtt.commands:
+        message = "results travel unencrypted to another machine, which may be any; see mqtt.tls"
+        yield Problem(None, "mqtt.tls.enabled", message, warning=True)
+
+
+def _clouds(config: Config) -> Iterator[Problem]:
+    """Say what brokers would not take that are rented and not run; their limits are errors only where one is used."""
+    host = config.mqtt.host.lower()
+    topics = sorted(retained_topics((camera.name for camera in config.cameras), config.slots))
+    longest = max((f"{config.base_topic}/{topic}" for topic in topics), key=lambda topic: len(topic.encode()))
+    deepest = max((f"{config.base_topic}/{topic}" for topic in topics), key=lambda topic: topic.count("/"))
+    elsewhere = not host.endswith(AWS_HOSTS)
+    if len(longest.encode()) > AWS_TOPIC_BYTES:
+        message = f"AWS IoT Core takes topics of at most {AWS_TOPIC_BYTES} bytes; {longest} has {len(longest.encode())}"
+        yield Problem(None, "mqtt.base_topic", message, warning=elsewhere)
+    if deepest.count("/") >= AWS_LEVELS:
+        message = f"AWS IoT Core takes topics of at most {AWS_LEVELS} levels; {deepest} has {deepest.count('/') + 1}"
+        yield Problem(None, "mqtt.base_topic", message, warning=elsewhere)
+    client_id = config.mqtt.client_id or config.agent.name
+    if len(client_id) > AWS_CLIENT_ID_BYTES:
+        message = f"AWS IoT Core takes at most {AWS_CLIENT_ID_BYTES} characters; this has {len(client_id)}"
+        yield Problem(None, "mqtt.client_id", message, warning=elsewhere)
+    if host.endswith(AZURE_IOT_HUB):
+        message = "Azure IoT Hub takes no topics but its own: nothing would arrive; docs/messages.md names what does"
+        yield Problem(None, "mqtt.host", message)

@@ -1,6 +1,6 @@
 """Reads the configuration: file and environment in, one frozen `Config` or every problem at once out.
 
-All keys are in `sections.py`. What only the machine can tell (folders, files) is `check.py`.
+All keys are in `sections.py` and `judging.py`. What only the machine can tell (folders, files) is `check.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.config import Config
+from agent.config.full_width import look_alikes
 from agent.config.words import NOT_IN_PLAIN, allowed, found, known_part, leaf_paths, shown_path, unknown_key
 from agent.config.yaml_text import MAX_CHARACTERS, YamlProblem, read_yaml
 from agent.errors import ExitCode, Fatal
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 PREFIX = "STRIP_AGENT__"
 
-NOT_BUILT_YET = ("mqtt.payload", "mqtt.sparkplug", "mqtt.commands", "metrics", "web", "inference.provider")
-"""Keys whose feature this version does not have: refused, never ignored. A feature that is built takes its key out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -37,6 +35,7 @@ class Problem:
     where: str
     message: str
     warning: bool = False  # the service can start all the same
+    may_pass: bool = False  # it cannot now, but a later start may find it healed, without anybody changing a word
 
     def __str__(self) -> str:
         """Write it as one line for people."""
@@ -44,11 +43,13 @@ class Problem:
 
 
 class ConfigError(Fatal):
-    """The configuration is unusable; `problems` has every reason, in the order of the lines."""
+    """The configuration is unusable; `problems` has every reason, in the order of the lines of `file`."""
 
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(ExitCode.CONFIG, "\n".join(map(str, problems)))
+    def __init__(self, problems: list[Problem], file: Path | None = None) -> None:
+        passing = bool(problems) and all(problem.may_pass for problem in problems)
+        super().__init__(ExitCode.FAILED if passing else ExitCode.CONFIG, "\n".join(map(str, problems)))
         self.problems = problems
+        self.file = file
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
@@ -56,39 +57,44 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
     Raises ConfigError with all problems.
     """
-    values, places, problems = _read_file(path)
+    values, places, problems, suspects = _read_file(path)
     problems += list(_lay_over(values, places, environ))
-    problems += list(_not_built(values, places))
     said = {(problem.line, problem.where) for problem in problems}
     for key_path, message in _broken_keys(values):
         problem = _problem_at(key_path, message, places)
         if (problem.line, problem.where) not in said:
             problems.append(problem)
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+        problems = suspects + problems
+        raise ConfigError(sorted(problems, key=lambda problem: problem.line or 0), path)
     return Config.model_validate(values)
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place], list[Problem]]:
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place], list[Problem], list[Problem]]:
+    """Return values, their lines, problems, and what only is a problem where there are others: look-alikes."""
     where = str(path)
     try:
         with path.open("rb") as file:
             raw = file.read(4 * MAX_CHARACTERS + 1)
     except OSError as error:
-        raise ConfigError([Problem(None, where, f"cannot be read: {error.strerror}")]) from error
+        raise ConfigError([Problem(None, where, f"cannot be read: {error.strerror}")], path) from error
+    suspects: list[Problem] = []
     try:
-        values, lines, unreadable = read_yaml(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        suspects = [Problem(line, where, message) for line, message in look_alikes(text)]
+        values, lines, unreadable = read_yaml(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(line, where, "is not UTF-8 text")]) from error
+        raise ConfigError([Problem(line, where, "is not UTF-8 text")], path) from error
     except YamlProblem as error:
-        raise ConfigError([Problem(error.line, where, error.message)]) from error
+        # What YAML makes of look-alikes helps nobody.
+        raise ConfigError(suspects or [Problem(error.line, where, error.message)], path) from error
     values = {} if values is None else values
     if not isinstance(values, dict):
         message = f"must be a group of keys such as `agent:` and `cameras:`, found {found(values, {})}"
-        raise ConfigError([Problem(1, where, message)])
+        raise ConfigError(suspects or [Problem(1, where, message)], path)
     problems = [Problem(problem.line, shown_path(problem.path), problem.message) for problem in unreadable]
-    return values, dict(lines), problems
+    return values, dict(lines), problems, suspects
 
 
 def variable(path: KeyPath) -> str:
@@ -126,8 +132,6 @@ def _lay_over(values: dict[str, Any], places: dict[KeyPath, Place], environ: Map
 
 def _unknown_variable(name: str, known: Mapping[str, KeyPath]) -> str:
     dotted = name.removeprefix(PREFIX).lower().replace("__", ".")
-    if any(dotted == key or dotted.startswith(f"{key}.") for key in NOT_BUILT_YET):
-        return "not built in this version; remove it"
     if dotted.rpartition(".")[2].startswith(("password", "secret", "token")):
         return NOT_IN_PLAIN
     whole = next((other for other in known if name.startswith(f"{other}__")), None)
@@ -138,17 +142,6 @@ def _unknown_variable(name: str, known: Mapping[str, KeyPath]) -> str:
         return f"a section cannot be set as a whole; set {', '.join(below)}"
     close = difflib.get_close_matches(name, known, n=3)
     return "there is no such variable; " + (f"did you mean {' or '.join(close)}?" if close else "no name is close")
-
-
-def _not_built(values: dict[str, Any], places: Mapping[KeyPath, Place]) -> Iterator[Problem]:
-    """Refuse keys of features that this version does not have, and take those out that the models do not know."""
-    for dotted in NOT_BUILT_YET:
-        path = tuple(dotted.split("."))
-        section = _value_at(values, path[:-1])
-        if not isinstance(section, dict) or path[-1] not in section:
-            continue
-        yield _problem_at(path, "not built in this version; remove it", places)
-        del section[path[-1]]
 
 
 def _broken_keys(values: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:

@@ -1,30 +1,35 @@
 """The configuration's models: every key, its default and its limits. Reading the file is `config/file.py`.
 
+What a strip is judged by, and what is kept of it, is `config/judging.py`.
 The docstring below a key becomes its text in docs/configuration.md.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from agent.config.judging import ChecksSection, DriftSection, HeatmapsSection, ScoringSection
+from agent.config.sparkplug import SparkplugSection, broken_sparkplug_rules
 from agent.config.types import (
     AbsolutePath,
+    BaseTopic,
     ClientId,
     FilePattern,
     Host,
+    HostAndPort,
     IgnoredName,
     Name,
     PatternWithOneGroup,
     Seconds,
     SecretPath,
     Section,
-    Topic,
-    UrlTemplate,
-    WhatToSave,
 )
+from agent.config.web import WebSection
+from agent.messages import CommandName  # noqa: TC001 - pydantic reads it
 from agent.names import DEFAULT_IGNORE
 
 if TYPE_CHECKING:
@@ -38,6 +43,12 @@ class AgentSection(Section):
     """Name of this box; unique on the broker. Part of the topics and the MQTT client id."""
     state_folder: AbsolutePath = Path("/var/lib/strip-agent")
     """The agent's own folder: ledger, store of models, lock, control socket."""
+    site: Name | None = None
+    """Where the box stands, for `mqtt.base_topic`."""
+    area: Name | None = None
+    """The same, one step down."""
+    line: Name | None = None
+    """The same, one step further down."""
 
 
 class Camera(Section):
@@ -59,15 +70,21 @@ class Camera(Section):
     """The model slot that scores this camera."""
     threshold: float | None = None
     """Overrides `scoring.threshold` for this camera."""
+    ignore_pixels: AbsolutePath | None = None
+    """CSV file with the columns `dead_x`, `dead_y`: 10 x 10 pixels of the heatmap around each are blanked before
+    anything is scored. At most 10 % of the strip may be ignored. Read at the start; see ignored-pixels.md."""
+    ignore_mask: AbsolutePath | None = None
+    """PNG of the strip's size: what is not black is blanked as well."""
     part_id_pattern: PatternWithOneGroup | None = None
-    """Regular expression with one group, searched in the file name; what it finds is published as `part_id`."""
+    """Regular expression with one group, searched in the file name; what it finds is published as `part_id`. Without a
+    repetition inside a repetition: on some names those take for ever, and with them the service."""
     settle_seconds: Seconds = 0.5
     """A file is complete when two looks this far apart show the same size and modification time."""
     rescan_seconds: Annotated[float, Field(ge=0.1, le=86400)] = 30.0
     """The folder is read in full this often, whatever the file events said."""
     watch: Literal["auto", "events", "poll"] = "auto"
     """`auto` uses file events where the file system has them and only rescans where not (network shares)."""
-    backlog: Literal["all", "none"] | Annotated[int, Field(ge=0)] = "all"
+    backlog: Literal["all", "none"] | Annotated[int, Field(ge=0, le=10**9)] = "all"
     """Strips that are there at the camera's first scan: score all, none, or this number of the newest."""
     when_done: Literal["keep", "move", "delete"] = "keep"
     """What happens to the camera's file once the broker has acknowledged its result."""
@@ -85,18 +102,18 @@ class Camera(Section):
 class Trial(Section):
     """Limits while a pushed model is tried."""
 
-    seconds: Annotated[float, Field(gt=0)] = 120.0
+    seconds: Annotated[float, Field(gt=0, le=86400)] = 120.0
     """A trial that takes longer refuses the model."""
-    memory_mib: Annotated[int, Field(ge=64)] = 4096
+    memory_mib: Annotated[int, Field(ge=64, le=10**7)] = 4096
     """Memory that a worker may allocate."""
 
 
 class Probation(Section):
     """What a new model is watched for during its first strips."""
 
-    strips: Annotated[int, Field(ge=0)] = 50
+    strips: Annotated[int, Field(ge=0, le=10**9)] = 50
     """Number of strips; 0 switches probation off."""
-    max_faults: Annotated[int, Field(ge=0)] = 1
+    max_faults: Annotated[int, Field(ge=0, le=10**9)] = 1
     """Faults of the model (crash, time-out, output that is not finite or out of range) that are still tolerated."""
     max_latency_ratio: Annotated[float, Field(gt=1)] | None = 5.0
     """Median inference time against the previous model's."""
@@ -111,15 +128,15 @@ class ModelsSection(Section):
     """Folder that models are pushed to; for slots other than default a folder of that name inside it."""
     settle_seconds: Seconds = 1.0
     """A pushed file is complete when two looks this far apart agree."""
-    unlabelled_input_scale: Literal["unit", "gray8"] = "unit"
-    """Input scale of a model file without metadata: `unit` 0..1, `gray8` 0..255."""
+    unlabelled_input_scale: Literal["auto", "unit", "gray8"] = "auto"
+    """Input scale of a model file without metadata: `unit` 0..1, `gray8` 0..255, `auto`: the trial finds out."""
     require_signature: bool = False
     """Take only models with a manifest signed by one of the trusted keys."""
     trusted_keys: list[AbsolutePath] = Field(default=[])
     """Files with ed25519 public keys."""
-    keep: Annotated[int, Field(ge=2)] = 3
+    keep: Annotated[int, Field(ge=2, le=1000)] = 3
     """Number of accepted models to keep for each slot, the active and the previous one among them."""
-    max_mib: Annotated[int, Field(ge=1)] = 1024
+    max_mib: Annotated[int, Field(ge=1, le=10**6)] = 1024
     """Larger model files are refused unread."""
     trial: Trial = Trial()
     switch: Literal["side_by_side", "stop_first"] = "side_by_side"
@@ -135,63 +152,15 @@ class ModelsSection(Section):
 class InferenceSection(Section):
     """Running the model."""
 
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
+    """What computes; `auto`: CUDA where the installed onnxruntime has it, else the cpu. In the place of what cannot be
+    used, or does not reproduce the golden strip, the cpu computes, with an alarm (install.md)."""
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = "auto"
     """Threads of one worker; `auto`: the cores this service may use."""
-    deadline_seconds: Annotated[float, Field(gt=0)] = 30.0
+    deadline_seconds: Annotated[float, Field(gt=0, le=86400)] = 30.0
     """A worker that takes longer over one strip is killed and replaced."""
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
     """A strip that kills or hangs the worker this often is published as invalid."""
-
-
-class ChecksSection(Section):
-    """What a strip must be like to be judged."""
-
-    incomplete_seconds: Seconds = 60.0
-    """How long a file may stay unreadable or half written."""
-    max_file_mib: Annotated[int, Field(ge=1, le=2048)] = 64
-    """Larger files are refused unread."""
-    out_of_range: Literal["rescale", "clip", "reject"] = "rescale"
-    """Grey levels below 0 or above full scale: stretch the strip to full scale, clip them, or refuse it."""
-    full_scale: Annotated[float, Field(gt=0)] | None = None
-    """The grey level that is white, for example 4095 or 65535; null: 255."""
-    min_contrast: Annotated[float, Field(ge=0)] = 2.0
-    """Grey levels of 0..255: a strip is refused where the contrast of all three channels is below. Noise exceeds it."""
-    zero_rows: Literal["reject", "accept"] = "reject"
-    """All-zero rows at the end of channels 0 to 2 are a file that was not written to its end."""
-
-
-class ScoringSection(Section):
-    """How a heatmap becomes a score and a verdict."""
-
-    method: Literal["max", "top_k_mean", "area"] = "max"
-    """Maximum; mean of the `top_k` highest pixels; number of pixels at or above `pixel_threshold`."""
-    top_k: Annotated[int, Field(ge=1)] = 100
-    """Number of pixels for `top_k_mean`."""
-    threshold: float | None = None
-    """A score at or above it is anomalous; null: the model's own, else 0.5. `area` needs one, in pixels."""
-    pixel_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """A pixel at or above it belongs to a defect region."""
-    min_area_px: Annotated[int, Field(ge=1)] = 1
-    """Smaller regions do not count in `area` and `defect_count`; they never change `max`."""
-
-
-class HeatmapsSection(Section):
-    """Which heatmaps are written and how long they are kept."""
-
-    folder: AbsolutePath | None = None
-    """null: `heatmaps` in the state folder."""
-    png: WhatToSave = "all"
-    """Pictures for people."""
-    tiff: WhatToSave = "anomalous"
-    """Lossless float32 heatmaps."""
-    keep_days: Annotated[float, Field(gt=0)] | None = 30.0
-    """Heatmaps of acknowledged results are removed when older; null: never."""
-    keep_gib: Annotated[float, Field(gt=0)] | None = 20.0
-    """The oldest are removed above this total; null: no limit."""
-    min_free_gib: Annotated[float, Field(ge=0)] = 2.0
-    """Below this much free space no heatmaps are written; scoring goes on."""
-    url_template: UrlTemplate | None = None
-    r"""Makes `preview_url`; knows {path} and {path_windows}."""
 
 
 class Tls(Section):
@@ -235,10 +204,16 @@ class MqttSection(Section):
     password_file: SecretPath | None = None
     """File with the password; a bare name is looked up among systemd's credentials first."""
     tls: Tls = Tls()
-    base_topic: Topic | None = None
-    """First part of every topic; null: strip-agent/<agent.name>."""
+    base_topic: BaseTopic | None = None
+    """First part of every topic; knows {agent}, {site}, {area} and {line} of `agent`. null: strip-agent/{agent}."""
     retain: bool = True
     """false: no message is retained, for brokers that keep none; `state/` then reaches only who is subscribed."""
+    commands: list[CommandName] = Field(default=[])
+    """Commands that may be given over MQTT (docs/commands.md); nothing is subscribed for the others."""
+
+    payload: Literal["json", "sparkplug", "both"] = "json"
+    """`sparkplug`: Sparkplug B 3.0 instead of the JSON messages; `both`: each over a connection of its own."""
+    sparkplug: SparkplugSection = SparkplugSection()
 
     @field_validator("protocol", mode="before")
     @classmethod
@@ -254,14 +229,16 @@ class MqttSection(Section):
 class OutboxSection(Section):
     """Results that the broker has not acknowledged."""
 
-    max_messages: Annotated[int, Field(ge=10)] = 1_000_000
-    """Above it the oldest is dropped, named in the audit."""
+    max_messages: Annotated[int, Field(ge=10, le=10**9)] = 1_000_000
+    """Above it the oldest result is dropped, named in the audit. What is no result has the same limit of its own."""
+    hold_until_subscribed: bool = False
+    """true: what the broker would take while nobody subscribes to it waits in the outbox. Needs MQTT 5."""
 
 
 class LedgerSection(Section):
     """The ledger."""
 
-    keep_days: Annotated[float, Field(gt=0)] = 90.0
+    keep_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
     """Acknowledged strips whose file and heatmaps are gone are forgotten after this; daily totals stay."""
 
 
@@ -272,6 +249,18 @@ class LogSection(Section):
     """Least important lines that are written."""
     format: Literal["auto", "human", "json", "journal"] = "auto"
     """`auto`: journal under systemd, else human."""
+
+
+class MetricsSection(Section):
+    """Figures for Prometheus, see docs/monitoring.md; needs the extra `metrics`."""
+
+    listen: HostAndPort | None = None
+    """Where `/metrics` is served, e.g. `127.0.0.1:9464`; null: nowhere. Whoever reaches it may read it."""
+
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Demand the library."""
+        if self.listen is not None and find_spec("prometheus_client") is None:
+            yield "listen", "it needs the package prometheus-client: pip install 'strip-agent[metrics]'"
 
 
 class Config(Section):
@@ -289,9 +278,21 @@ class Config(Section):
     outbox: OutboxSection = OutboxSection()
     ledger: LedgerSection = LedgerSection()
     log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()
+    drift: DriftSection = DriftSection()
+    web: WebSection = WebSection()
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:
-        """Demand different names of cameras, and thresholds that the score method can reach."""
+        """Demand different cameras, thresholds that a score can reach, and what topics and holding need."""
+        if self.outbox.hold_until_subscribed and self.mqtt.protocol == "3.1.1":
+            yield (
+                "outbox.hold_until_subscribed",
+                "MQTT 3.1.1 does not tell whether anybody subscribes; see mqtt.protocol",
+            )
+        yield from broken_sparkplug_rules(self)
+        for key in ("site", "area", "line"):
+            if f"{{{key}}}" in self._base_topic and getattr(self.agent, key) is None:
+                yield "mqtt.base_topic", f"it names {{{key}}}, which needs agent.{key}"
         names = [camera.name.lower() for camera in self.cameras]
         area = self.scoring.method == "area"
         thresholds = {"scoring.threshold": self.scoring.threshold}
@@ -315,7 +316,12 @@ class Config(Section):
     @property
     def base_topic(self) -> str:
         """First part of every topic."""
-        return self.mqtt.base_topic or f"strip-agent/{self.agent.name}"
+        agent = self.agent
+        return self._base_topic.format(agent=agent.name, site=agent.site, area=agent.area, line=agent.line)
+
+    @property
+    def _base_topic(self) -> str:
+        return self.mqtt.base_topic or "strip-agent/{agent}"
 
     @property
     def slots(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+LAST_PORT = 65535
+
+
 def _to_path(value: Any) -> Any:
     if isinstance(value, str) and "\0" in value:
         raise ValueError("it must not contain a zero byte")
+    if isinstance(value, str):
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError as error:
+            raise ValueError("it holds characters that no path can have") from error
     return Path(value) if isinstance(value, str) and value else value
 
 
@@ -45,6 +54,13 @@ def _name_to_ignore(entry: str) -> str:
     return entry
 
 
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= LAST_PORT:
+        raise ValueError("it must be HOST:PORT, e.g. 127.0.0.1:9464")
+    return text
+
+
 def _with_one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
@@ -59,6 +75,14 @@ def _knows_its_fields(template: str) -> str:
     rest = template.replace("{path}", "").replace("{path_windows}", "")
     if "{" in rest or "}" in rest or rest == template:
         raise ValueError("it must contain {path} or {path_windows}, and no other braces")
+    return template
+
+
+def _a_base_topic(template: str) -> str:
+    if set(re.findall(r"[{}]", re.sub(r"\{(agent|site|area|line)\}", "", template))):
+        raise ValueError("it knows {agent}, {site}, {area} and {line}, and no other braces")
+    if template.lower().startswith("spbv"):
+        raise ValueError("what begins with spBv belongs to Sparkplug, whose hosts would take JSON for broken messages")
     return template
 
 
@@ -89,11 +113,18 @@ IgnoredName = Annotated[str, AfterValidator(_name_to_ignore)]
 PatternWithOneGroup = Annotated[str, AfterValidator(_with_one_group), in_words("a regular expression with one group")]
 UrlTemplate = Annotated[str, AfterValidator(_knows_its_fields)]
 Host = Annotated[str, AfterValidator(_name_or_address_alone), in_words("a host name or an address")]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port), in_words("HOST:PORT")]
 ClientId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$"), in_words("1 to 200 printable ASCII characters")]
-Topic = Annotated[
+BaseTopic = Annotated[
     str,
     Field(pattern=r"^[^$+#/\x00-\x1f\x7f][^+#/\x00-\x1f\x7f]*(/[^+#/\x00-\x1f\x7f]+)*$", max_length=200),
+    AfterValidator(_a_base_topic),
     in_words("topic levels between single `/`, without `+` and `#`, with no `$` at the beginning"),
+]
+SparkplugId = Annotated[
+    str,
+    Field(pattern=r"^[^+#/\x00-\x1f\x7f]{1,100}$"),
+    in_words("1 to 100 characters without `+`, `#` and `/`"),
 ]
 WhatToSave = Literal["all", "anomalous", "none"]
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from agent.config.full_width import AROUND_A_VALUE, sentence
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -153,6 +155,9 @@ class _Conversion:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         kind = node.tag.removeprefix(_TAG)
+        ends = node.value[:1] + node.value[-1:] if node.style is None else ""
+        if AROUND_A_VALUE.intersection(ends):
+            self._problem(sentence("".join(dict.fromkeys(filter(AROUND_A_VALUE.__contains__, ends)))), node, path)
         if kind not in _CONVERT:
             self._problem(f"the tag {node.tag} is not supported", node, path)
             return None

@@ -1,6 +1,6 @@
 """The manifest beside a model, `MODEL.onnx.manifest.json`: what it binds together, and its ed25519 signature.
 
-Pure: nothing here opens a file. Only the standard library is imported, because the supervisor has to stay small;
+Only the standard library is imported, because the supervisor has to stay small;
 `cryptography` is loaded the first time a key or a signature is needed.
 """
 
@@ -18,9 +18,11 @@ from agent.errors import Reason, Reject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 MANIFEST_SUFFIX = ".manifest.json"
 MAX_MANIFEST_BYTES = 64 * 1024
+MAX_KEY_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Manifest:
     slot: str
     created: str
     rollback: bool
+    shadow: bool = False  # it is to score beside the active model and decide nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,11 @@ class SignedManifest:
 
 
 def format_manifest(manifest: Manifest) -> str:
-    """Give the text that is signed: JSON with sorted keys."""
-    return json.dumps(asdict(manifest), sort_keys=True)
+    """Give the text that is signed: JSON with sorted keys; `shadow` only where it is true: earlier boxes refuse it."""
+    fields = asdict(manifest)
+    if not manifest.shadow:
+        del fields["shadow"]
+    return json.dumps(fields, sort_keys=True)
 
 
 def format_manifest_file(text: str, signature: bytes, key_id: str) -> bytes:
@@ -67,6 +73,7 @@ def parse_manifest_file(content: bytes) -> SignedManifest:
         signature = base64.b64decode(outer["signature"], validate=True)
         key_id = outer["key_id"]
         inner = json.loads(text)
+        text.encode()  # half a surrogate pair cannot be, so nobody can have signed it
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise _malformed(f"is not the JSON it should be ({type(error).__name__}: {error})") from error
     if not isinstance(key_id, str) or not isinstance(inner, dict):
@@ -79,6 +86,9 @@ def _parse_manifest(inner: dict[str, object]) -> Manifest:
     for key, kind in kinds.items():
         if type(inner.get(key)) is not kind:
             raise _malformed(f"{key} is missing or not of type {kind.__name__}")
+    kinds["shadow"] = bool  # may be left out
+    if type(inner.get("shadow", False)) is not bool:
+        raise _malformed("shadow is not of type bool")
     if unknown := sorted(inner.keys() - kinds.keys()):
         raise _malformed(f"holds the unknown keys {listed(unknown)}")
     manifest = Manifest(**inner)  # type: ignore[arg-type]  # the loop above checked each type
@@ -97,12 +107,25 @@ def check_manifest_fits(manifest: Manifest, *, sha256: str, size: int) -> None:
         raise Reject(Reason.DIGEST_MISMATCH, f"the manifest speaks of {stated}, the file has {size} with {sha256[:12]}")
 
 
+def read_public_key(file: Path) -> tuple[str, bytes]:
+    """Read a file as `load_public_key` does; raises OSError where it cannot be read."""
+    with file.open("rb") as opened:
+        pem = opened.read(MAX_KEY_BYTES + 1)
+    if len(pem) > MAX_KEY_BYTES:
+        raise ValueError(f"is larger than {MAX_KEY_BYTES} bytes, which no public key is")
+    return load_public_key(pem)
+
+
 def load_public_key(pem: bytes) -> tuple[str, bytes]:
     """Read an ed25519 public key (PEM) and give (key_id, 32 raw bytes); `ValueError` when it is something else."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see the docstring of this file
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - see the docstring
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
-    key = load_pem_public_key(pem)
+    try:
+        key = load_pem_public_key(pem)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"is a public key of another kind, ed25519 is needed ({error})") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError(f"is a public key of another kind ({type(key).__name__}), ed25519 is needed")  # noqa: TRY004 - it is the file that is wrong
     raw = key.public_bytes_raw()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.contract.exposure import Exposure, format_exposure, parse_exposure
+from agent.contract.measures import Reference, format_reference, parse_reference
 from agent.errors import Reason, Reject
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ModelFacts:
     labelled: bool
     height: int  # pixels
     width: int  # pixels
-    input_scale: str  # unit: feed 0..1; gray8: feed 0..255
+    input_scale: str  # unit: feed 0..1; gray8: feed 0..255; auto: nobody says, the trial finds out
     model_id: str = ""
     version: int = 0
     created: str = ""  # UTC, ISO 8601
@@ -70,10 +71,11 @@ class ModelFacts:
     golden: str = ""  # see agent/golden.py; "" when there is none
     golden_tolerance: float | None = None  # largest difference of any heatmap pixel, 0..1
     exposure: Exposure | None = None  # of the strips that it was calibrated with
+    reference: Reference | None = None  # how those strips look
     input_channels: str = ""  # what the network was trained on: the graph computes it; names with commas between them
 
 
-def check_model(description: ModelDescription, *, unlabelled_input_scale: str = "unit") -> ModelFacts:
+def check_model(description: ModelDescription, *, unlabelled_input_scale: str = "auto") -> ModelFacts:
     """Check names, axes, dtypes, shapes, metadata in this order; `Reject` with the reason of the first that fails."""
     strip, output = _check_names(description)
     _check_axes(strip, output)
@@ -154,6 +156,7 @@ def parse_metadata(ours: Mapping[str, str]) -> ModelFacts:
         golden=golden,
         golden_tolerance=_golden_tolerance(ours, golden),
         exposure=_exposure(ours),
+        reference=_reference(ours),
         input_channels=_matching(ours, "input_channels", CHANNEL_NAMES) if "input_channels" in ours else "",
     )
 
@@ -185,6 +188,8 @@ def format_metadata(facts: ModelFacts, **more: str) -> dict[str, str]:
         ours["golden_tolerance"] = repr(facts.golden_tolerance)
     if facts.exposure is not None:
         ours["calibration_level"] = format_exposure(facts.exposure)
+    if facts.reference is not None:
+        ours["calibration_measures"] = format_reference(facts.reference)
     parse_metadata(ours)
     return {PREFIX + key: value for key, value in ours.items()}
 
@@ -203,6 +208,15 @@ def _exposure(ours: Mapping[str, str]) -> Exposure | None:
         return parse_exposure(ours["calibration_level"])
     except ValueError as error:
         raise _metadata_wrong(f"calibration_level: {error}") from error
+
+
+def _reference(ours: Mapping[str, str]) -> Reference | None:
+    if "calibration_measures" not in ours:
+        return None
+    try:
+        return parse_reference(ours["calibration_measures"])
+    except ValueError as error:
+        raise _metadata_wrong(f"calibration_measures: {error}") from error
 
 
 def _present(ours: Mapping[str, str], key: str) -> str:

@@ -1,245 +1,198 @@
-"""What people ask for: status, audit, strips, models. One handler for the control socket and for the command line.
+"""What people ask for: one table of commands and one handler, whatever a request comes over.
 
-Every answer is made of plain JSON values. A request that cannot be met raises CommandError with a sentence for people.
+The control socket calls `handle`; MQTT and Sparkplug come through the `CommandDesk` (desk.py), which calls `carry_out`
+too. Whatever changes something is written into the ledger before it is done, and told by `event/command` afterwards.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+import logging
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agent import __version__
-from agent.ledger.report import ACKNOWLEDGED, PENDING, STATES
-from agent.models.store import Store
+from agent import messages
+from agent.control import for_pages, on_cameras, on_models, on_reviews, on_shadows, on_strips, on_trends, reports
+from agent.control.arguments import (
+    Arguments,
+    CameraOrAll,
+    Forgetting,
+    Listing,
+    LookingBack,
+    ManyStrips,
+    NewThreshold,
+    Numbers,
+    OneCamera,
+    OneModel,
+    OneSlot,
+    OneStrip,
+    Part,
+    Reviewing,
+    Shadowing,
+    Since,
+    WorstPairs,
+    check,
+)
+from agent.control.context import Command, CommandError, Outcome, Who
+from agent.control.fitting import json_within
+from agent.errors import Retry
+from agent.ledger import Ending, NewCommand
+from agent.messages import Fault
+from agent.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from agent.config import Config
-    from agent.ledger import Ledger
-    from agent.models.journey import ModelJourney
+    from agent.control.context import Context
+    from agent.ledger import CommandRow
 
-MAX_LISTED = 100_000
-RETRY_BATCH = 200  # strips in one transaction
-STAYING_NAMED = 5  # files of each camera
-STRIP_DIGITS = 16
-MODEL_DIGITS = 8  # fewer might mean a model that nobody thought of
+log = logging.getLogger(__name__)
 
+ARGUMENTS_BYTES = 2048  # in the ledger and in the event
+RESULT_BYTES = 1 << 15  # in an answer over MQTT
+DETAIL_CHARACTERS = 1000
+NAME_CHARACTERS = 128  # of who asks, and of the request
+RESULTS_KEPT_MS = 600_000  # in the ledger, for those who ask again
 
-class CommandError(Exception):
-    """The request cannot be met; the text is for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What commands work on. `live` tells what only a running service knows; without one it is None."""
-
-    config: Config
-    ledger: Ledger
-    models: Mapping[str, ModelJourney]  # empty without a service
-    live: Callable[[], dict[str, Any]] | None = None
-    ring: Callable[[], None] = lambda: None  # there may be something to do
-
-
-def handle(context: Context, request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request `{"command": ..., ...}` with `{"ok": true, ...}` or `{"ok": false, "error": ...}`."""
-    command = request.get("command")
-    handler = _HANDLERS.get(command) if isinstance(command, str) else None
-    if handler is None:
-        return {"ok": False, "error": f"unknown command {str(command)[:80]!r}; known are {', '.join(_HANDLERS)}"}
-    arguments = {key: value for key, value in request.items() if key != "command"}
-    try:
-        return {"ok": True, **handler(context, **arguments)}
-    except TypeError as error:
-        return {"ok": False, "error": f"{command}: wrong arguments: {error}"}
-    except (CommandError, LookupError) as error:
-        return {"ok": False, "error": str(error)}
-
-
-def _status(context: Context) -> dict[str, Any]:
-    report = context.ledger.report
-    balances = [asdict(balance) for balance in report.balances()]
-    return {
-        "version": __version__,
-        "agent": context.config.agent.name,
-        "running": context.live is not None,
-        "cameras": {balance["camera"]: balance for balance in balances},
-        "abandoned": {
-            balance["camera"]: balance["waiting"]
-            for balance in balances
-            if balance["waiting"] and balance["camera"] not in _cameras(context)
-        },
-        "staying": context.ledger.strips.name_staying(STAYING_NAMED),
-        "seen_again": context.ledger.strips.seen_again(),
-        "strips": _sums(balances),
-        "outbox": asdict(report.depths()),
-        "models": _models_of_slots(context),
-        **(context.live() if context.live is not None else {}),
-    }
-
-
-def _cameras(context: Context) -> set[str]:
-    return {camera.name for camera in context.config.cameras}
-
-
-def _sums(balances: list[dict[str, Any]]) -> dict[str, int]:
-    sums = {key: sum(balance[key] for balance in balances) for key in ("seen", *STATES)}
-    sums["pending"] = sum(sums[state] for state in PENDING)
-    sums["acknowledged"] = sum(sums[state] for state in ACKNOWLEDGED)
-    return sums
-
-
-def _models_of_slots(context: Context) -> dict[str, Any]:
-    shown = {}
-    for slot in context.config.slots:
-        loaded = Store(context.config.agent.state_folder / "store").load(slot)
-        state = loaded.state
-        facts = state.accepted.get(state.active)
-        shown[slot] = {
-            "active_sha256": state.active,
-            "active_model_id": facts.model_id if facts else "",
-            "active_version": facts.version if facts else 0,
-            "golden": facts.golden if facts else "none",
-            "on_probation": state.on_probation,
-            "previous_sha256": state.previous,
-            "returned": state.returned,
-            "problem": loaded.problem,
-        }
-    return shown
-
-
-def _audit(context: Context, *, since_ms: int = 0) -> dict[str, Any]:
-    audit = context.ledger.report.audit(since_ms=since_ms)
-    balances = [asdict(balance) for balance in audit.cameras]
-    sums = _sums(balances)
-    return {
-        "balanced": audit.balanced,
-        "problems": audit.problems,
-        "stream": audit.stream,
-        "last_seq": audit.last_seq,
-        "since_ms": since_ms,
-        "seen_again": context.ledger.strips.seen_again(),
-        "strips": sums,
-        "cameras": {
-            balance["camera"]: balance
-            | {"pending": balance["waiting"] + balance["judged"]}
-            | {"acknowledged": sum(balance[state] for state in ACKNOWLEDGED)}
-            for balance in balances
-        },
-        "unpublished": _with_lost_cameras(context, audit.unpublished),
-        "unpublished_up_to": audit.unpublished_up_to,
-        "unpublished_not_named": audit.unpublished_not_named,
-    }
-
-
-def _unpublished(context: Context, *, since_ms: int, after_row: int) -> dict[str, Any]:
-    named, up_to = context.ledger.report.unpublished(since_ms=int(since_ms), after_row=int(after_row))
-    return {"unpublished": _with_lost_cameras(context, named), "unpublished_up_to": up_to}
-
-
-def _with_lost_cameras(context: Context, unpublished: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    for item in unpublished:
-        if item["state"] == "waiting" and item["camera"] not in _cameras(context):
-            item["why"] = "waits for ever: its camera is not configured any more"
-    return unpublished
-
-
-def _strips_list(
-    context: Context, *, state: str | None = None, camera: str | None = None, model: str | None = None, limit: int = 50
-) -> dict[str, Any]:
-    if state not in (None, "pending", "acknowledged", *STATES):
-        raise CommandError(f"there is no state {state!r}; known are pending, acknowledged, {', '.join(STATES)}")
-    limit = max(1, min(int(limit), MAX_LISTED))
-    model = None if model is None else _digits(model, "a model", MODEL_DIGITS, 64)
-    found = context.ledger.report.list_strips(state=state, camera=camera, model=model, limit=limit + 1)
-    return {"strips": found[:limit], "cut": len(found) > limit}
-
-
-def _strips_show(context: Context, *, strip_id: str) -> dict[str, Any]:
-    shown = context.ledger.report.show_strip(_digits(strip_id, "a strip", 1, STRIP_DIGITS))
-    if shown is None:
-        raise CommandError(f"no strip, or more than one, has an id that begins with {strip_id!r}")
-    return {"strip": shown}
-
-
-def _strips_retry(context: Context, *, strip_ids: list[str], model: str | None = None) -> dict[str, Any]:
-    model = None if model is None else _digits(model, "a model", MODEL_DIGITS, 64)
-    named, refused = _find_strips(context, strip_ids)
-    retried = _retry(context, named, refused)
-    row = 0
-    while model is not None and (batch := dict(context.ledger.report.judged_by(model, row, RETRY_BATCH))):
-        row = max(batch)
-        retried += _retry(context, batch, refused)
-    context.ring()
-    return {"retried": retried, "refused": refused}
-
-
-def _find_strips(context: Context, strip_ids: list[str]) -> tuple[dict[int, str], dict[str, str]]:
-    """Return the strips that are meant, row -> id, and what means none, with the reason."""
-    named: dict[int, str] = {}
-    refused: dict[str, str] = {}
-    for strip_id in strip_ids:
-        found = context.ledger.report.find_strips(_digits(strip_id, "a strip", 1, STRIP_DIGITS))
-        if len(found) == 1:
-            named.update(found)
-        else:
-            refused[strip_id] = "more than one strip's id begins so" if found else "no such strip"
-    return named, refused
-
-
-def _retry(context: Context, strips: dict[int, str], refused: dict[str, str]) -> list[str]:
-    """Give strips (row -> id) back to the queue; add to `refused`, return the ids of the others."""
-    refused_rows = context.ledger.strips.retry(list(strips), _cameras(context))
-    refused.update({strips[row]: why for row, why in refused_rows.items()})
-    return [strip_id for row, strip_id in strips.items() if row not in refused_rows]
-
-
-def _digits(text: str, what: str, least: int, most: int) -> str:
-    if not isinstance(text, str) or not re.fullmatch(f"[0-9a-fA-F]{{{least},{most}}}", text):
-        raise CommandError(f"{str(text)[:80]!r} does not name {what}: {least} to {most} hexadecimal digits do")
-    return text.lower()
-
-
-def _models_list(context: Context) -> dict[str, Any]:
-    models = context.ledger.models
-    return {
-        "slots": _models_of_slots(context),
-        "models": models.list_models(),
-        "activations": models.activations(),
-        "postponed": {slot: journey.postponed.describe() for slot, journey in context.models.items()},
-    }
-
-
-def _models_activate(context: Context, *, digest: str, slot: str = "default") -> dict[str, Any]:
-    journey = _journey(context, slot)
-    return {"sha256": journey.activate(digest), "slot": slot}
-
-
-def _models_rollback(context: Context, *, slot: str = "default") -> dict[str, Any]:
-    journey = _journey(context, slot)
-    return {"sha256": journey.roll_back(), "slot": slot}
-
-
-def _journey(context: Context, slot: str) -> ModelJourney:
-    if not context.models:
-        raise CommandError(
-            "the service is not running: a model is activated only after a trial in its worker; start it"
-        )
-    if slot not in context.models:
-        raise CommandError(f"there is no slot {slot!r}; configured are {', '.join(context.models)}")
-    return context.models[slot]
-
-
-CHANGING_COMMANDS = frozenset({"strips_retry", "models_activate", "models_rollback"})
-_HANDLERS: dict[str, Callable[..., dict[str, Any]]] = {
-    "status": _status,
-    "audit": _audit,
-    "unpublished": _unpublished,
-    "strips_list": _strips_list,
-    "strips_show": _strips_show,
-    "strips_retry": _strips_retry,
-    "models_list": _models_list,
-    "models_activate": _models_activate,
-    "models_rollback": _models_rollback,
+COMMANDS = {
+    "status": Command(Arguments, reports.status),
+    "audit": Command(Since, reports.audit, lambda found: found["strips"]["seen"]),
+    "unpublished": Command(Part, reports.unpublished, lambda found: len(found["unpublished"])),
+    "strips_list": Command(Listing, on_strips.strips_list, lambda found: len(found["strips"])),
+    "looking_back": Command(LookingBack, on_strips.looking_back, lambda found: len(found["strips"])),
+    "strips_show": Command(OneStrip, on_strips.strips_show, lambda _: 1),
+    "retry": Command(ManyStrips, on_strips.retry, lambda done: len(done["retried"]), changes=True),
+    "review": Command(Reviewing, on_reviews.review, lambda _: 1, changes=True),
+    "resend": Command(Numbers, on_strips.resend, lambda done: done["queued"], changes=True),
+    "models_list": Command(Arguments, on_models.models_list, lambda found: len(found["models"])),
+    "activate": Command(OneModel, on_models.activate, lambda _: 1, changes=True),
+    "rollback": Command(OneSlot, on_models.rollback, lambda _: 1, changes=True),
+    "models_forget": Command(Forgetting, on_models.models_forget, lambda _: 1, changes=True),
+    "shadow": Command(WorstPairs, on_shadows.shadow, lambda found: found["comparison"]["compared"]),
+    "set_shadow": Command(Shadowing, on_shadows.set_shadow, lambda _: 1, changes=True),
+    "rescan": Command(CameraOrAll, on_cameras.rescan, lambda done: len(done["cameras"]), changes=True),
+    "pause": Command(OneCamera, on_cameras.pause, lambda done: int(done["changed"]), changes=True),
+    "resume": Command(OneCamera, on_cameras.resume, lambda done: int(done["changed"]), changes=True),
+    "threshold": Command(OneCamera, on_cameras.threshold, lambda _: 1),
+    "reload": Command(Arguments, on_cameras.reload, lambda done: len(done["changes"]), changes=True),
+    "set_threshold": Command(NewThreshold, on_cameras.set_threshold, lambda done: int(done["changed"]), changes=True),
+    "page_news": Command(Arguments, for_pages.news, for_page=True),
+    "page_line": Command(for_pages.Newest, for_pages.line, for_page=True),
+    "page_strips": Command(for_pages.Listed, for_pages.strips, for_page=True),
+    "page_strip": Command(for_pages.ShownStrip, for_pages.strip, for_page=True),
+    "page_picture": Command(for_pages.OfStrip, for_pages.picture, for_page=True),
+    "page_models": Command(Arguments, for_pages.models, for_page=True),
+    "trend": Command(on_trends.InRange, on_trends.trend, lambda found: found["results"], for_page=True),
+    "what_if": Command(on_trends.OtherThreshold, on_trends.what_if, lambda found: found["looked_at"], for_page=True),
+    "page_health": Command(Arguments, for_pages.health, for_page=True),
 }
+
+
+def handle(context: Context, request: dict[str, Any], by: str) -> dict[str, Any]:
+    """Answer one request `{"command": ..., ...}` with `{"ok": true, ...}` or `{"ok": false, "error": ...}`.
+
+    `by` is the system's user who asks.
+    """
+    arguments = {key: value for key, value in request.items() if key != "command"}
+    name = request.get("command")
+    if by == for_pages.WEB_USER and not may_ask(context, name):
+        return {"ok": False, "error": f"the page may not ask for {str(name)[:80]!r}", "code": Fault.NOT_ALLOWED.value}
+    outcome = carry_out(context, name, arguments, Who(by))
+    if outcome.fault is not None:
+        return {"ok": False, "error": outcome.detail, "code": outcome.fault.value}
+    return {"ok": True, **outcome.result}
+
+
+def may_ask(context: Context, name: Any) -> bool:
+    """Say whether the page on the box may have a command carried out.
+
+    What only reads, `retry` where MQTT may, `review` where the page is to take reviews.
+    """
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if name == "review":
+        return context.config.web.reviews
+    return command is not None and (command.for_page or (name == "retry" and name in context.config.mqtt.commands))
+
+
+def carry_out(context: Context, name: Any, arguments: dict[str, Any], who: Who) -> Outcome:
+    """Check a command, carry it out, and record it if it changes something. Whatever was sent, nothing is raised."""
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if command is None:
+        return Outcome(Fault.NOT_ALLOWED, f"there is no command {str(name)[:80]!r}; known are {', '.join(COMMANDS)}")
+    try:
+        checked = check(command.arguments, arguments)
+    except ValueError as error:
+        return Outcome(Fault.BAD_ARGUMENTS, printable(f"{name}: {error}"[:DETAIL_CHARACTERS]))
+    if not command.changes:
+        return _run(context, command, checked, who)
+    by = printable(who.by[:NAME_CHARACTERS]) or "unknown"  # it is stored, told and shown
+    who = replace(who, by=by, id=printable(who.id[:NAME_CHARACTERS]))
+    asked = NewCommand(
+        who.way, who.by, who.id, fingerprint(name, arguments), name,
+        json_within(checked.model_dump(exclude_unset=True), ARGUMENTS_BYTES),
+    )  # fmt: skip
+    with context.changing:
+        log.warning("command %s %s by %s (%s)", name, asked.arguments, who.by, who.way)
+        row = 0
+        try:
+            row = context.ledger.commands.begin(asked, RESULTS_KEPT_MS)
+        except Retry as error:
+            if who.id:  # it might be asked again, and nobody would know that it was done
+                return Outcome(Fault.UNAVAILABLE, printable(f"nothing was done: {error}"[:DETAIL_CHARACTERS]))
+            log.error("a command cannot be written down: %s", error)  # noqa: TRY400 - the stack tells nothing
+        outcome = _run(context, command, checked, who)
+        if row:
+            record_end(context, row, outcome)
+    return replace(outcome, row=row)
+
+
+def fingerprint(name: str, arguments: dict[str, Any]) -> str:
+    """Tell one command from another by its name and its arguments as they were sent."""
+    text = json.dumps([name, arguments], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _run(context: Context, command: Command, arguments: Arguments, who: Who) -> Outcome:
+    try:
+        result = command.run(context, arguments, who)
+        return Outcome(result=result, count=command.count(result))
+    except (CommandError, LookupError) as error:
+        return Outcome(Fault.REFUSED, printable(str(error)[:DETAIL_CHARACTERS]))
+    except Retry as error:
+        return Outcome(Fault.UNAVAILABLE, printable(str(error)[:DETAIL_CHARACTERS]))
+    except Exception as error:
+        log.exception("a command failed")
+        return Outcome(Fault.FAILED, printable(f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS]))
+
+
+def record_end(context: Context, row: int, outcome: Outcome) -> None:
+    """Write down what became of a command, and queue the event that tells of it."""
+    result = "" if outcome.fault else json_within(outcome.result, RESULT_BYTES)
+    ending = Ending(outcome.fault.value if outcome.fault else "", outcome.detail, outcome.count, result)
+    event = partial(_event, context.config)
+    try:
+        context.ledger.commands.end(row, ending, messages.COMMAND_EVENT, event, context.config.outbox.max_messages)
+    except Retry as error:  # it is told after the next start
+        log.error("what became of command %d cannot be written down: %s", row, error)  # noqa: TRY400 - no stack
+    context.ring()
+
+
+def _event(config: Config, row: CommandRow, msg_id: str) -> bytes:
+    return messages.encode(
+        messages.CommandEvent(
+            msg_id=msg_id,
+            ts=messages.utc_text(row.ended_ms),
+            ts_ms=row.ended_ms,
+            agent=config.agent.name,
+            command=row.asked.command,
+            by=row.asked.sender,
+            way=row.asked.way,  # type: ignore[arg-type] # one of the three
+            id=row.asked.request,
+            arguments=row.asked.arguments,
+            ok=not row.ending.error,
+            error=row.ending.error,
+            detail=row.ending.detail,
+            count=row.ending.count,
+        )
+    )

@@ -21,6 +21,7 @@ import yaml
 
 from agent.demo.broker import Broker, broker_at, running_broker
 from agent.demo.child import last_lines, start_child, stop_child
+from agent.demo.page import choose_address, start_page
 from agent.demo.pushes import MODEL, Pushes, put_model
 from agent.demo.screen import Screen, choose_screen, row_of
 from agent.demo.subscriber import Subscriber, Tally
@@ -52,8 +53,10 @@ class Run:
     model_state: str = "no model yet: strips wait in the ledger"
 
 
-def run_demo(strips: int | None, folder: Path | None, broker: str | None) -> int:
+def run_demo(strips: int | None, folder: Path | None, broker: str | None, *, page: bool) -> int:
     """Show the product at work until `strips` strips are judged (None: until Ctrl-C); return the exit code.
+
+    `page`: serve the page on the box as well, and open it where there is a desktop.
 
     0 when the audit balances and every strip has its result, else the audit's code, or 1. The files of this run stand
     in a new folder inside `folder` (None: the system's temporary folder) and stay there. `broker` is HOST:PORT; None
@@ -66,13 +69,16 @@ def run_demo(strips: int | None, folder: Path | None, broker: str | None) -> int
         stop = stack.enter_context(_stop_on_signals())
         used = broker_at(broker) if broker else stack.enter_context(running_broker(folder))
         name = f"demo-{secrets.token_hex(3)}" if broker else "demo"
-        config = _write_config(folder, name, used)
+        address = choose_address() if page else ""
+        config = _write_config(folder, name, used, address)
         subscriber = Subscriber(used, f"strip-agent/{name}")
         stack.callback(subscriber.close, forget=broker is not None)
-        _introduce(folder, used, strips)
+        _introduce(folder, used, strips, address)
         put_model(folder / "inbox", 1, MODEL.read_bytes())
         service = start_child(_agent_command("run", config), folder / "service.log", _environment())
         stack.callback(stop_child, service, seconds=STOP_SECONDS)
+        if address:
+            stack.callback(stop_child, start_page(config, folder, address, _environment()), seconds=STOP_SECONDS)
         camera = start_child(_camera_command(folder, strips), folder / "camera.log", _environment())
         stack.callback(stop_child, camera, seconds=STOP_SECONDS)
         with contextlib.closing(choose_screen()) as screen:
@@ -118,7 +124,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _write_config(folder: Path, name: str, broker: Broker) -> Path:
+def _write_config(folder: Path, name: str, broker: Broker, address: str) -> Path:
     for below in ("inbox", "state", *(f"cameras/{camera}" for camera in CAMERAS)):
         (folder / below).mkdir(parents=True)
     config: dict[str, Any] = {
@@ -133,6 +139,8 @@ def _write_config(folder: Path, name: str, broker: Broker) -> Path:
         "mqtt": {"host": broker.host, "port": broker.port, "protocol": broker.protocol},
         "log": {"format": "human"},
     }
+    if address:
+        config["web"] = {"enabled": True, "listen": address}
     path = folder / "agent.yaml"
     path.write_text("# The configuration of this demo run.\n" + yaml.safe_dump(config, sort_keys=False))
     return path
@@ -155,7 +163,7 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
 
-def _introduce(folder: Path, broker: Broker, strips: int | None) -> None:
+def _introduce(folder: Path, broker: Broker, strips: int | None, address: str) -> None:
     count = "strips until Ctrl-C" if strips is None else f"{strips} strip{'s' if strips != 1 else ''}"
     print(
         f"""strip-agent demo: an inspection machine in miniature
@@ -166,6 +174,7 @@ def _introduce(folder: Path, broker: Broker, strips: int | None) -> None:
 
   cameras   {", ".join(CAMERAS)}: {count}, {STRIPS_PER_SECOND:g} a second
   broker    {broker.name} at {broker.host}:{broker.port}
+  page      {f"http://{address}/" if address else "none"}
   folder    {folder}
             agent.yaml, cameras/, inbox/, heatmaps/, state/ (the ledger), service.log
 """,

@@ -29,6 +29,10 @@ CORRUPT_COPIES_KEPT = 2
 NEW = ".new"  # appended to the ledger's name while a damaged one is being replaced
 DAMAGED_LOG = ".damaged-log"
 SUFFIXES = ("-wal", "-shm", "")
+DAMAGE = (
+    "malformed", "not a database", "encrypted", "corrupt",
+    "already exists", "duplicate column", "no such ",  # tables unlike the version it states
+)  # fmt: skip
 CHECKED_ALWAYS_BYTES = 64 << 20  # a larger one is looked through only when it was not closed properly
 CHECKED_BYTES_PER_SECOND = 8 << 20  # by a slow disk; what is read for bringing it over takes about as long again
 
@@ -187,7 +191,7 @@ def last_seq(db: sqlite3.Connection) -> int:
 
 def _is_damage(error: sqlite3.Error) -> bool:
     text = str(error)
-    return any(sign in text for sign in ("malformed", "not a database", "encrypted", "corrupt"))
+    return any(sign in text for sign in DAMAGE)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, patience: Callable[[float], object] = lambda _: None) -> None:
@@ -201,7 +205,19 @@ def _migrate(connection: sqlite3.Connection, path: Path, patience: Callable[[flo
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (secrets.token_hex(4),))
 
 
-def _replace(path: Path, damaged: sqlite3.Connection) -> Path:
+def take_over_newer(path: Path) -> Path | None:
+    """Replace a ledger of a newer version by one of this version with what both know; return where the newer one went.
+
+    None where it is not newer. The new one has its own stream, as after damage. Nobody else may have it open.
+    """
+    connection = _connect(path, read_only=False)
+    if connection.execute("PRAGMA user_version").fetchone()[0] <= len(MIGRATIONS):
+        connection.close()
+        return None
+    return _replace(path, connection, "newer")
+
+
+def _replace(path: Path, damaged: sqlite3.Connection, why: str = "corrupt") -> Path:
     """Put a new ledger with what can be read in the place of the damaged one; return where that went.
 
     From the first step on the damage stays known, and the log whole, whatever ends this before the last step. Raises
@@ -228,7 +244,7 @@ def _replace(path: Path, damaged: sqlite3.Connection) -> Path:
     connection.close()
     with contextlib.suppress(sqlite3.Error):
         damaged.close()
-    target = _set_aside(path)
+    target = _set_aside(path, why)
     new.replace(path)
     fsync_folder(path.parent)
     return target
@@ -287,28 +303,28 @@ def _start_anew(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _set_aside(path: Path) -> Path:
+def _set_aside(path: Path, why: str) -> Path:
     """Move a damaged ledger and then its write-ahead log out of the way; keep the newest two."""
-    target = _new_name_aside(path)
+    target = _new_name_aside(path, why)
     path.rename(target)
     kept = _kept_log(path)
     if kept.exists():
         kept.rename(f"{target}-wal")
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    for old in _set_aside_copies(path)[:-CORRUPT_COPIES_KEPT]:
+    for old in _set_aside_copies(path, why)[:-CORRUPT_COPIES_KEPT]:
         for suffix in SUFFIXES:
             old.with_name(old.name + suffix).unlink(missing_ok=True)
     return target
 
 
-def _new_name_aside(path: Path) -> Path:
-    name = f"{path.name}.corrupt.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+def _new_name_aside(path: Path, why: str = "corrupt") -> Path:
+    name = f"{path.name}.{why}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     taken = [other.name for other in path.parent.glob(f"{name}*")]
     return path.with_name(f"{name}.{len(taken)}" if taken else name)
 
 
-def _set_aside_copies(path: Path) -> list[Path]:
+def _set_aside_copies(path: Path, why: str = "corrupt") -> list[Path]:
     """Return those that are there, the oldest first."""
-    found = path.parent.glob(f"{path.name}.corrupt.*")
+    found = path.parent.glob(f"{path.name}.{why}.*")
     return sorted(copy for copy in found if not copy.name.endswith(("-wal", "-shm")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import now_ms
 from agent.ledger.database import last_seq
-from agent.ledger.strips import drop_oldest
+from agent.ledger.outbox import next_number, queue_event
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,7 +27,7 @@ class ModelRecord:
 
     key: str  # the sha256, or the name of a file that was refused
     sha256: str  # "" when its file could not be read
-    state: str  # active | previous | accepted | rejected | withdrawn | superseded
+    state: str  # active | previous | accepted | rejected | withdrawn | superseded | forgotten | shadow | was_shadow
     file: str
     model_id: str = ""
     version: int = 0
@@ -38,9 +38,10 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happened in a slot: changed rows, and all models that are kept (sha256 -> active | previous | accepted).
+    """What happened in a slot: changed rows, and all models that are kept.
 
-    The active one may score from now on. Rows of models that are kept no longer become superseded.
+    `places`: sha256 -> active | previous | accepted | shadow. The active one may score from now on. Rows of models that
+    are kept no longer become superseded; one that was a shadow and nothing else was never accepted: was_shadow.
     """
 
     slot: str
@@ -54,21 +55,43 @@ class Models:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, changes: Changes, topic: str, payload: Callable[[str, int], bytes], max_messages: int) -> None:
-        """Write what changed, and queue the event that `payload(msg_id, ts_ms)` makes of it, in one transaction."""
+    def record(
+        self, changes: Changes, number: int, topic: str, payload: Callable[[str], bytes], max_messages: int
+    ) -> None:
+        """Write what changed, and queue the event that `payload(msg_id)` makes of it, in one transaction.
+
+        `number` rises within a slot: what has been recorded is not recorded again.
+        """
         ts_ms = now_ms()
         with self._database.transaction() as db:
-            db.execute("INSERT INTO counters VALUES ('model_event', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
-            number = db.execute("SELECT n FROM counters WHERE kind = 'model_event'").fetchone()[0]
+            if number <= _told_up_to(db, changes.slot):
+                return
             _write(db, changes, ts_ms)
-            event = payload(f"{self._database.stream}-m{number}", ts_ms)
-            db.execute("INSERT INTO outbox (topic, payload, queued_ms) VALUES (?, ?, ?)", (topic, event, ts_ms))
-            drop_oldest(db, max_messages, ts_ms)
+            msg_id = f"{self._database.stream}-m{next_number(db, 'model_event')}"
+            queue_event(db, topic, payload(msg_id), max_messages, ts_ms)
+            db.execute(
+                "INSERT INTO counters VALUES ('model_told', ?, '', ?) ON CONFLICT DO UPDATE SET n = excluded.n",
+                (changes.slot, number),
+            )
+
+    def told_up_to(self, slot: str) -> int:
+        """Return the highest number that was given to `record` for this slot; 0 when there was none."""
+        with self._database.reading() as db:
+            return _told_up_to(db, slot)
 
     def write(self, changes: Changes) -> None:
         """Write what changed and tell nobody: the ledger is brought up to the slot's file."""
         with self._database.transaction() as db:
             _write(db, changes, now_ms())
+
+    def forget(self, slot: str, sha256: str) -> None:
+        """Note that what was said against a model has been taken back."""
+        with self._database.transaction() as db:
+            db.execute(
+                "UPDATE models SET state = 'forgotten', changed_ms = ? "
+                "WHERE slot = ? AND sha256 = ? AND state IN ('rejected', 'withdrawn', 'superseded')",
+                (now_ms(), slot, sha256),
+            )
 
     def may_score(self, slot: str, sha256: str) -> None:
         """Record that results may be this model's from here on; nothing changes where that is recorded already."""
@@ -113,6 +136,11 @@ class Models:
             return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def _told_up_to(db: sqlite3.Connection, slot: str) -> int:
+    row = db.execute("SELECT n FROM counters WHERE kind = 'model_told' AND name = ?", (slot,)).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     shown = dict(zip(_COLUMNS, row, strict=True))
     shown["facts"] = json.loads(shown["facts"])
@@ -129,9 +157,9 @@ def _write(db: sqlite3.Connection, changes: Changes, ts_ms: int) -> None:
             (changes.slot, record.key, record.sha256, record.state, record.file, record.model_id, record.version,
              ts_ms, record.reason, record.detail, json.dumps(record.facts)),
         )  # fmt: skip
-    kept = "('active', 'previous', 'accepted')"
-    for (key,) in db.execute(f"SELECT key FROM models WHERE slot = ? AND state IN {kept}", (changes.slot,)).fetchall():  # noqa: S608 - a constant
-        place = changes.places.get(key, "superseded")
+    query = "SELECT key, state FROM models WHERE slot = ? AND state IN ('active', 'previous', 'accepted', 'shadow')"
+    for key, before in db.execute(query, (changes.slot,)).fetchall():
+        place = changes.places.get(key, "was_shadow" if before == "shadow" else "superseded")
         db.execute("UPDATE models SET state = ? WHERE slot = ? AND key = ?", (place, changes.slot, key))
         if place == "active":
             _may_score(db, changes.slot, key, ts_ms)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from agent.clock import BUILT_MS, AgeClock, look_at_clock
+from agent.ledger.schema_scores import HOUR_MS
+from agent.messages import COMMAND_EVENT, REVIEW_EVENT, shadow_event_topic
 from agent.records import FileIdentity, Strip
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from agent.ledger.database import Database
 
 KEEP_CLOCK_MS = 600_000
+COMMANDS_KEPT = 10_000
 _FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due', 'going', 'stays')
     AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
                     WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))
@@ -141,8 +144,18 @@ class Purge:
                 db.execute("DELETE FROM strips WHERE id = ?", (row,))
 
     def forget_events(self, queued_before_ms: int) -> None:
-        """Forget messages that are no strip results and wait for nobody: acknowledged, parked or dropped."""
+        """Forget messages that are no results and wait for nobody, commands that have ended, and scores by the hour."""
         with self._database.transaction() as db:
             db.execute(
                 "DELETE FROM outbox WHERE seq IS NULL AND state <> 'pending' AND queued_ms < ?", (queued_before_ms,)
+            )
+            db.execute("DELETE FROM score_hours WHERE hour < ?", (queued_before_ms // HOUR_MS,))
+            db.execute("DELETE FROM commands WHERE ended_ms > 0 AND begun_ms < ?", (queued_before_ms,))
+            # Whoever may give commands must not be able to fill the disk with them.
+            newest = db.execute("SELECT max(id) FROM commands").fetchone()[0] or 0
+            db.execute("DELETE FROM commands WHERE ended_ms > 0 AND id <= ?", (newest - COMMANDS_KEPT,))
+            db.executemany(
+                "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE seq IS NULL AND state <> 'pending' "
+                "AND topic GLOB ? ORDER BY queued_ms DESC LIMIT -1 OFFSET ?)",
+                [(topic, COMMANDS_KEPT) for topic in (COMMAND_EVENT, REVIEW_EVENT, shadow_event_topic("*"))],
             )

@@ -7,17 +7,17 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agent.ledger import audit
+from agent.ledger.audit import ACKNOWLEDGED, PENDING, STATES
 from agent.ledger.database import last_seq
 from agent.records import show_name
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from agent.ledger.audit import Counts
     from agent.ledger.database import Database
 
-PENDING = ("waiting", "judged")
-ACKNOWLEDGED = ("ok", "anomalous", "invalid")
-STATES = (*PENDING, *ACKNOWLEDGED, "skipped", "dropped")
 NAMED_AT_ONCE = 10_000
 
 
@@ -69,6 +69,7 @@ class Depths:
     oldest_outbox_ms: int
     oldest_waiting_ms: int
     last_seq: int
+    replays: int  # results that are to be sent again
 
 
 class Report:
@@ -98,16 +99,17 @@ class Report:
                 oldest_outbox_ms=oldest[0] if oldest else 0,
                 oldest_waiting_ms=waiting[0] if waiting else 0,
                 last_seq=last_seq(db),
+                replays=db.execute("SELECT count(*) FROM replays").fetchone()[0],
             )
 
     def audit(self, *, since_ms: int = 0) -> Audit:
         """Count every row and compare; with `since_ms` only strips begun since then (then without purged days)."""
         with self._database.snapshot() as db:
-            rows = _counted_rows(db, since_ms)
-            problems = _disagreements(db)
+            rows = audit.count_strips(db)
+            problems = audit.disagreements(db, rows)
             if since_ms:
-                seen = {camera: sum(states.values()) for camera, states in rows.items()}
-                balances = _balances(rows, seen)
+                rows = audit.count_strips_since(db, since_ms)
+                balances = _balances(rows, {camera: sum(states.values()) for camera, states in rows.items()})
             else:
                 balances = _balances(_with_purged(db, rows), _seen(db))
                 problems += [
@@ -115,7 +117,7 @@ class Report:
                     for balance in balances
                     if not balance.balanced
                 ]
-                problems += _counter_disagreements(db, rows)
+                problems += audit.counter_disagreements(db, rows)
             unpublished, up_to = _unpublished(db, since_ms, 0)
             total = sum(b.waiting + b.judged + b.skipped + b.dropped for b in balances)
             not_named = max(0, total - len(unpublished))
@@ -180,13 +182,14 @@ class Report:
             shown["row"] = row
             shown["file"] = show_name(os.fsdecode(shown["file"]))
             results = db.execute(
-                "SELECT o.state, o.ended_ms, o.note, o.payload FROM results AS r JOIN outbox AS o ON o.seq = r.seq "
-                "WHERE r.strip = ? ORDER BY r.seq",
+                "SELECT o.state, o.ended_ms, o.note, r.detail, o.payload FROM results AS r "
+                "JOIN outbox AS o ON o.seq = r.seq WHERE r.strip = ? ORDER BY r.seq",
                 (row,),
             )
             shown["results"] = [
-                {"delivery": state, "delivery_ended_ms": ended, "delivery_note": note, **json.loads(payload)}
-                for state, ended, note, payload in results
+                {"delivery": state, "delivery_ended_ms": ended, "delivery_note": note, "detail": detail}
+                | json.loads(payload)
+                for state, ended, note, detail, payload in results
             ]
             return shown
 
@@ -208,22 +211,11 @@ def _seen(db: sqlite3.Connection) -> dict[str, int]:
     return dict(db.execute("SELECT name, n FROM counters WHERE kind = 'seen'").fetchall())
 
 
-Counts = dict[str, dict[str, int]]  # camera -> state -> number of strips
-
-
 def _counted(db: sqlite3.Connection) -> Counts:
     counts: Counts = {}
     for camera, state, n in db.execute("SELECT name, state, n FROM counters WHERE kind = 'strip'"):
         counts.setdefault(camera, {})[state] = n
     return _with_purged(db, counts)
-
-
-def _counted_rows(db: sqlite3.Connection, since_ms: int) -> Counts:
-    counts: Counts = {}
-    query = "SELECT camera, state, count(*) FROM strips WHERE seen_ms >= ? GROUP BY camera, state"
-    for camera, state, n in db.execute(query, (since_ms,)):
-        counts.setdefault(camera, {})[state] = n
-    return counts
 
 
 def _with_purged(db: sqlite3.Connection, counts: Counts) -> Counts:
@@ -239,51 +231,6 @@ def _balances(counts: Counts, seen: dict[str, int]) -> list[Balance]:
         Balance(camera, seen.get(camera, 0), **{state: counts.get(camera, {}).get(state, 0) for state in STATES})
         for camera in sorted(set(counts) | set(seen))
     ]
-
-
-def _counter_disagreements(db: sqlite3.Connection, rows: Counts) -> list[str]:
-    counted: Counts = {}
-    for camera, state, n in db.execute("SELECT name, state, n FROM counters WHERE kind = 'strip' AND n <> 0"):
-        counted.setdefault(camera, {})[state] = n
-    return [
-        f"camera {camera}: the rows count {rows.get(camera, {})}, the counters {counted.get(camera, {})}"
-        for camera in sorted(set(rows) | set(counted))
-        if rows.get(camera, {}) != counted.get(camera, {})
-    ]
-
-
-_RULES = {
-    "strips are in a state that does not exist": """
-        SELECT count(*) FROM strips
-        WHERE state NOT IN ('waiting', 'judged', 'ok', 'anomalous', 'invalid', 'skipped', 'dropped')""",
-    "strips count as acknowledged although no acknowledged message says so": """
-        SELECT count(*) FROM strips AS s WHERE s.state IN ('ok', 'anomalous', 'invalid') AND NOT EXISTS (
-            SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
-            WHERE r.strip = s.id AND r.revision = s.revision AND r.verdict = s.state AND o.state = 'acknowledged')""",
-    "strips are judged but have no message waiting for the broker": """
-        SELECT count(*) FROM strips AS s WHERE s.state = 'judged' AND NOT EXISTS (
-            SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
-            WHERE r.strip = s.id AND r.revision = s.revision AND o.state IN ('pending', 'parked'))""",
-    "strips wait although their result exists": """
-        SELECT count(*) FROM strips AS s WHERE s.state = 'waiting' AND EXISTS (
-            SELECT 1 FROM results AS r WHERE r.strip = s.id AND r.revision = s.revision)""",
-    "sequence numbers have no result": """
-        SELECT coalesce((SELECT n FROM counters WHERE kind = 'seq'), 0)
-             - coalesce((SELECT n FROM counters WHERE kind = 'purged_results'), 0) - (SELECT count(*) FROM results)""",
-    "bytes of heatmaps are counted that no result has": """
-        SELECT coalesce((SELECT n FROM counters WHERE kind = 'heatmap_bytes'), 0)
-             - (SELECT coalesce(sum(heatmap_bytes), 0) FROM results)""",
-    "results disagree with their message about whether it was delivered": """
-        SELECT count(*) FROM results AS r JOIN outbox AS o ON o.seq = r.seq
-        WHERE r.delivery_ended <> (o.state IN ('acknowledged', 'dropped', 'superseded'))""",
-    "results have no message": """
-        SELECT count(*) FROM results AS r WHERE NOT EXISTS (SELECT 1 FROM outbox AS o WHERE o.seq = r.seq)""",
-}
-
-
-def _disagreements(db: sqlite3.Connection) -> list[str]:
-    found = {text: db.execute(query).fetchone()[0] for text, query in _RULES.items()}
-    return [f"{number} {text}" for text, number in found.items() if number]
 
 
 def _unpublished(db: sqlite3.Connection, since_ms: int, after_row: int) -> tuple[list[dict[str, Any]], int]:

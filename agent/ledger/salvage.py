@@ -14,13 +14,23 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from agent.ledger.schema_scores import TALLY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TABLES = ("strips", "results", "outbox", "models", "activations", "purged", "cameras")
-_BY_ROW = ("strips", "results", "outbox", "activations")  # the others are small and have no row numbers
+TABLES = ("strips", "results", "outbox", "models", "activations", "purged", "cameras", "alarms", "commands", "paused",
+          "thresholds", "reviews")  # fmt: skip
+_BY_ROW = (
+    "strips",
+    "results",
+    "outbox",
+    "activations",
+    "commands",
+    "reviews",
+)  # the others are small and have no row numbers
 _NUMBERED = {"results": ("seq",), "outbox": ("seq",), "activations": ("after_seq", "until_seq")}
-_BELOW = 1 << 40
+MOVED_BY = 1 << 40
 _TYPES: dict[str, type | tuple[type, ...]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes, "REAL": (int, float)}
 
 _ITS_RESULT = """SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
@@ -48,6 +58,11 @@ _PUT_RIGHT = f"""
     INSERT INTO counters SELECT 'seen', camera, '', sum(n) FROM (
         SELECT camera, count(*) AS n FROM strips GROUP BY camera
         UNION ALL SELECT camera, sum(n) FROM purged GROUP BY camera) GROUP BY camera;
+    DELETE FROM reviews WHERE strip NOT IN (SELECT id FROM strips);
+    INSERT INTO counters SELECT 'review', model_sha256, verdict || ' ' || finding, count(*) FROM reviews
+        WHERE replaced = 0 GROUP BY model_sha256, verdict, finding;
+    UPDATE results SET in_pixels = 1 WHERE score > 1.0;
+    {TALLY.format(which="true")};
     INSERT INTO counters SELECT 'purged_results', '', '', -count(*) FROM results;
     DELETE FROM cameras WHERE NOT EXISTS (SELECT 1 FROM strips);
 """  # noqa: S608 - constants
@@ -67,6 +82,8 @@ def salvage(damaged: sqlite3.Connection, new: sqlite3.Connection) -> dict[str, i
         columns = {name: kind for _, name, kind, *_ in new.execute(f"PRAGMA table_info({table})")}
         older = _columns_there(damaged, table)
         columns = {name: kind for name, kind in columns.items() if name in older or not older}
+        if not columns:  # somebody else's table of that name
+            continue
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         rows = (_moved(table, columns, row) for row in _read(damaged, table, list(columns)) if _sound(columns, row))
         new.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - constants
@@ -120,6 +137,6 @@ def _moved(table: str, columns: dict[str, str], row: tuple[Any, ...]) -> tuple[A
     """Move sequence numbers below zero."""
     numbered = _NUMBERED.get(table, ())
     return tuple(
-        value - _BELOW if name in numbered and value is not None else value
+        value - MOVED_BY if name in numbered and value is not None else value
         for name, value in zip(columns, row, strict=True)
     )

@@ -14,6 +14,11 @@ a second, independent count to compare the rows with.
 
 from __future__ import annotations
 
+from agent.ledger.schema_looks import LOOKS
+from agent.ledger.schema_reviews import REVIEWS
+from agent.ledger.schema_scores import SCORES
+from agent.ledger.searching import FOR_SEARCHING
+
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -192,4 +197,121 @@ MIGRATIONS: tuple[str, ...] = (
 
     ALTER TABLE models DROP COLUMN first_seen_ms;
     """,
+    """
+    CREATE TABLE alarms (            -- those that subscribers have been told of and that are not cleared
+        name     TEXT PRIMARY KEY,   -- as state/health names it
+        code     TEXT NOT NULL CHECK (code <> ''),
+        source   TEXT NOT NULL CHECK (source <> ''),
+        priority TEXT NOT NULL CHECK (priority IN ('low', 'medium', 'high', 'critical')),
+        text     TEXT NOT NULL,
+        since_ms INTEGER NOT NULL CHECK (since_ms BETWEEN 0 AND 253402300799999)  -- what can be written as a date
+    ) WITHOUT ROWID;
+    CREATE INDEX outbox_pending_events ON outbox (id) WHERE state = 'pending' AND seq IS NULL;
+    """,
+    """
+    ALTER TABLE results ADD COLUMN detail TEXT NOT NULL DEFAULT '';  -- the reason as a sentence, with what was found
+    """,
+    """
+    -- The newest result of a camera is its last entry: the rows' numbers are the order within a camera.
+    DROP INDEX results_newest;
+    CREATE INDEX results_camera ON results (camera);
+    -- The audit counts them; with strips_unpublished it has all states that exist.
+    CREATE INDEX strips_acknowledged ON strips (camera, state) WHERE state IN ('ok', 'anomalous', 'invalid');
+    """,
+    """
+    CREATE TABLE replays (           -- results that somebody asked for again, in the order of sending
+        id  INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq INTEGER NOT NULL UNIQUE REFERENCES results (seq) ON DELETE CASCADE
+    );
+    """,
+    """
+    CREATE TABLE commands (          -- those that change something, and who asked
+        id          INTEGER PRIMARY KEY AUTOINCREMENT,
+        way         TEXT NOT NULL CHECK (way IN ('mqtt', 'sparkplug', 'command_line')),
+        sender      TEXT NOT NULL CHECK (sender <> ''),
+        request     TEXT NOT NULL,                -- the sender's id of it; '' when it has none
+        fingerprint TEXT NOT NULL,
+        command     TEXT NOT NULL CHECK (command <> ''),
+        arguments   TEXT NOT NULL,                -- JSON; long lists are cut
+        begun_ms    INTEGER NOT NULL,
+        ended_ms    INTEGER NOT NULL DEFAULT 0,   -- 0: it is being done, or the agent was ended meanwhile
+        error       TEXT NOT NULL DEFAULT '',
+        detail      TEXT NOT NULL DEFAULT '',
+        count       INTEGER NOT NULL DEFAULT 0,
+        result      TEXT NOT NULL DEFAULT ''      -- JSON, for some minutes, in case it is asked again
+    );
+    CREATE INDEX commands_begun ON commands (begun_ms);
+    CREATE INDEX commands_unfinished ON commands (id) WHERE ended_ms = 0;
+    CREATE INDEX commands_results ON commands (ended_ms) WHERE result <> '';
+
+    CREATE TABLE paused (                         -- cameras whose strips are not judged for now
+        camera   TEXT PRIMARY KEY,
+        since_ms INTEGER NOT NULL,
+        sender   TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE thresholds (                     -- set by an operator, in the unit of the method's scores
+        camera   TEXT PRIMARY KEY,
+        value    REAL NOT NULL,
+        method   TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        sender   TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    -- When a message was handed over each way (mqtt.payload), in Unix milliseconds; 0: not yet. It is acknowledged when
+    -- every way that is configured has it, and a replay is done with then.
+    ALTER TABLE outbox ADD COLUMN json_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN sparkplug_ms INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX outbox_for_json ON outbox (id) WHERE state = 'pending' AND json_ms = 0;
+    CREATE INDEX outbox_for_sparkplug ON outbox (id) WHERE state = 'pending' AND sparkplug_ms = 0;
+    ALTER TABLE replays ADD COLUMN json_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE replays ADD COLUMN sparkplug_ms INTEGER NOT NULL DEFAULT 0;
+    """,
+    REVIEWS,
+    """
+    -- What a shadow model said of strips whose results were published. It decides nothing: it is not brought over from
+    -- a damaged ledger, goes with the result that it is compared with, and only the newest rows are kept.
+    CREATE TABLE shadow_results (
+        id            INTEGER PRIMARY KEY AUTOINCREMENT,
+        slot          TEXT NOT NULL,
+        seq           INTEGER NOT NULL REFERENCES results (seq) ON DELETE CASCADE,
+        shadow_sha256 TEXT NOT NULL,
+        judged_ms     INTEGER NOT NULL,
+        score         REAL NOT NULL,               -- -1.0 where it did not judge
+        threshold     REAL NOT NULL,               -- the one that the shadow would have been held to
+        verdict       TEXT NOT NULL CHECK (verdict IN ('ok', 'anomalous', 'invalid')),
+        reason        TEXT NOT NULL,               -- of an invalid one
+        inference_ms  REAL NOT NULL,
+        disagrees     INTEGER NOT NULL             -- 1: another verdict than the published one
+    );
+    CREATE INDEX shadow_results_seq ON shadow_results (seq);
+    CREATE INDEX shadow_disagreements ON shadow_results (id) WHERE disagrees = 1;
+
+    CREATE TABLE shadow_totals (                   -- of everything, also of rows that are not kept any more
+        slot             TEXT NOT NULL,
+        shadow_sha256    TEXT NOT NULL,
+        active_sha256    TEXT NOT NULL,            -- whose results it was compared with
+        compared         INTEGER NOT NULL DEFAULT 0,
+        agreed           INTEGER NOT NULL DEFAULT 0,
+        to_anomalous     INTEGER NOT NULL DEFAULT 0, -- published ok, the shadow says anomalous
+        to_ok            INTEGER NOT NULL DEFAULT 0,
+        invalid          INTEGER NOT NULL DEFAULT 0, -- the shadow did not judge
+        missed           INTEGER NOT NULL DEFAULT 0, -- not compared: the file was gone, or too much was to be done
+        shift_sum        REAL NOT NULL DEFAULT 0,  -- shadow's score minus published one
+        shift_abs_sum    REAL NOT NULL DEFAULT 0,
+        inference_ms_sum REAL NOT NULL DEFAULT 0,
+        first_ms         INTEGER NOT NULL,
+        last_ms          INTEGER NOT NULL,
+        PRIMARY KEY (slot, shadow_sha256, active_sha256)
+    ) WITHOUT ROWID;
+    CREATE TABLE shadow_progress (                 -- how far the shadow of a slot has come
+        slot      TEXT PRIMARY KEY,
+        sha256    TEXT NOT NULL,
+        since_ms  INTEGER NOT NULL,                -- when it became the shadow
+        after_seq INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    FOR_SEARCHING,
+    LOOKS,
+    SCORES,
 )

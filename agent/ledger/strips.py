@@ -8,20 +8,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import now_ms
-from agent.ledger import versions
+from agent.ledger import identity
+from agent.ledger.drift import note_look
+from agent.ledger.outbox import drop_oldest, next_number
+from agent.ledger.tallies import count_result
+from agent.ledger.trends import count_score
 from agent.names import natural_key
+from agent.printable import printable
 from agent.records import FileIdentity, SettledFile, Strip, show_name
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Sequence
 
+    from agent.contract.measures import Measures
     from agent.ledger.database import Database
+    from agent.ledger.tallies import Duration
 
 LIVE, BACKLOG, RETRIED = 0, 1, 2  # lanes
 LANES = (LIVE, RETRIED, BACKLOG)
 """In the order in which they are served: those of a later one wait while the camera has any of an earlier one."""
-DROPPED_AT_ONCE = 1000
+MAX_DETAIL = 2000  # characters of a sentence
 _STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
 
 
@@ -37,6 +44,10 @@ class NewResult:
     digest: str
     topic: str
     dispose: bool  # the camera's file is to be moved or removed once acknowledged
+    detail: str = ""  # the reason as a sentence
+    in_pixels: bool = False  # the score is an area
+    inference_seconds: float | None = None  # None where the model did not run
+    measures: Measures | None = None  # how the strip looks, where that can be compared
 
 
 class Strips:
@@ -50,7 +61,7 @@ class Strips:
     def known(self, files: Sequence[SettledFile]) -> set[str]:
         """Return the paths of those files that the ledger already holds in just this state."""
         with self._database.reading() as db:
-            return {file.path for file in files if versions.find_same(db, file)}
+            return {file.path for file in files if identity.find_same(db, file)}
 
     def begin(self, files: Sequence[SettledFile]) -> list[SettledFile]:
         """Account for settled files, in one transaction; from here on each is in exactly one state.
@@ -60,20 +71,21 @@ class Strips:
         """
         with self._database.transaction() as db:
             in_order = sorted(files, key=lambda file: (file.identity.mtime_ns, natural_key(file.path)))
-            return [file for file in in_order if not versions.begin(db, file)]
+            return [file for file in in_order if not identity.begin(db, file)]
 
-    def begin_by_digest(self, file: SettledFile, digest: str) -> bool:
+    def begin_by_digest(self, file: SettledFile, digest: str, *, is_there: bool = False) -> bool | None:
         """Decide a file whose path and size are known, with other times; True when it is a new strip.
 
-        `digest` is the sha256 of its bytes, "" where they cannot be read.
+        `digest` is the sha256 of its bytes, "" where they cannot be read. None: it may have been moved or removed by
+        the agent while it was read; ask again, with `is_there`, if it is there still.
         """
         with self._database.transaction() as db:
-            return versions.begin_by_digest(db, file, digest)
+            return identity.begin_by_digest(db, file, digest, is_there=is_there)
 
     def seen_again(self) -> int:
         """Return how often a file was seen with other times and turned out to be the same strip."""
         with self._database.reading() as db:
-            return versions.seen_again(db)
+            return identity.seen_again(db)
 
     def has_newer_version(self, strip: Strip) -> bool:
         """Say whether the ledger knows a later strip of the same path."""
@@ -92,6 +104,12 @@ class Strips:
             db.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", (camera, now_ms()))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def any_waits(self) -> bool:
+        """Say whether any strip waits, of whatever camera: one look instead of one for each camera and lane."""
+        with self._database.reading() as db:
+            query = "SELECT 1 FROM strips INDEXED BY strips_oldest_waiting WHERE state = 'waiting' LIMIT 1"
+            return db.execute(query).fetchone() is not None
 
     def next_waiting(self, camera: str, lane: int, excluding: Collection[int]) -> Strip | None:
         """Return the camera's oldest waiting strip of that lane, by mtime and then as they were begun."""
@@ -151,13 +169,14 @@ class Strips:
             query = "SELECT 1 FROM strips WHERE state = 'waiting' AND id = ? AND size_bytes = ? AND mtime_ns = ?"
             if db.execute(query, judged).fetchone() is None:
                 return None
-            db.execute("INSERT INTO counters VALUES ('seq', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
-            seq = int(db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()[0])
+            seq = next_number(db, "seq")
             db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
                 (seq, strip.row, strip.camera, strip.revision, ts_ms, strip.identity.mtime_ns // 1_000_000,
-                 result.verdict, result.reason, result.score, result.model_sha256, result.heatmap_bytes),
+                 result.verdict, result.reason, result.score, result.model_sha256, result.heatmap_bytes,
+                 printable(result.detail[:MAX_DETAIL]), result.in_pixels),
             )  # fmt: skip
+            count_score(db, seq)
             db.execute(
                 "UPDATE strips SET state = 'judged', digest = ?, disposal = ? WHERE id = ?",
                 (result.digest, "after_ack" if result.dispose else "", strip.row),
@@ -166,7 +185,15 @@ class Strips:
                 "INSERT INTO outbox (topic, payload, seq, queued_ms) VALUES (?, ?, ?, ?)",
                 (result.topic, payload(seq, ts_ms), seq, ts_ms),
             )
-            drop_oldest(db, max_messages, ts_ms)
+            drop_oldest(db, "seq IS NOT NULL", max_messages, ts_ms)
+            durations: list[tuple[Duration, float]] = []
+            if result.inference_seconds is not None:
+                durations.append(("inference", result.inference_seconds))
+            if strip.revision == 1:
+                durations.append(("judged", (ts_ms - strip.seen_ms) / 1000))
+            count_result(db, strip.camera, result.verdict, result.reason, durations)
+            if result.measures is not None and strip.revision == 1:
+                note_look(db, strip.camera, seq, strip.strip_id, result.model_sha256, result.measures, ts_ms)
         return seq
 
     def retry(self, rows: Sequence[int], cameras: Collection[str] | None = None) -> dict[int, str]:
@@ -247,25 +274,6 @@ class Strips:
         """Record how the disposal ended: done | gone | replaced | stays."""
         with self._database.transaction() as db:
             db.execute("UPDATE strips SET disposal = ?, disposal_note = ? WHERE id = ?", (outcome, why, row))
-
-
-def drop_oldest(db: sqlite3.Connection, max_messages: int, ts_ms: int) -> None:
-    """Drop the oldest pending messages above the limit; their strips are named as dropped.
-
-    Only so many at once: after the limit was lowered, a commit must not take minutes.
-    """
-    pending = db.execute("SELECT n FROM counters WHERE kind = 'outbox' AND state = 'pending'").fetchone()
-    excess = min((pending[0] if pending else 0) - max_messages, DROPPED_AT_ONCE)
-    if excess <= 0:
-        return
-    rows = db.execute("SELECT id, seq FROM outbox WHERE state = 'pending' ORDER BY id LIMIT ?", (excess,)).fetchall()
-    for row, seq in rows:
-        db.execute("UPDATE outbox SET state = 'dropped', ended_ms = ? WHERE id = ?", (ts_ms, row))
-        db.execute(
-            "UPDATE strips SET state = 'dropped' WHERE state = 'judged' AND (id, revision) = "
-            "(SELECT strip, revision FROM results WHERE seq = ?)",
-            (seq,),
-        )
 
 
 def _why_not_again(db: sqlite3.Connection, row: int, cameras: Collection[str] | None) -> str:

@@ -102,8 +102,18 @@ class Health(Message):
     worker_restarts: Count
     """Workers that had to be replaced, since the start."""
     heatmaps_saved: bool
-    """False: no heatmaps are written for lack of space; scoring goes on."""
+    """False: no heatmaps are written: no space, or their folder is away or hangs; scoring goes on."""
     heatmap_free_bytes: Count
-    """Free space where heatmaps go."""
+    """Free space where heatmaps go; 0 while that is not known."""
     state_free_bytes: Count
     """Free space where the ledger is."""
+    cameras_paused: Count = 0
+    """Cameras whose strips wait because an operator has paused them."""
+    thresholds_set: Count = 0
+    """Cameras whose threshold an operator has set."""
+    commands_answered: Count = 0
+    """Commands over MQTT that were carried out or refused, since the start."""
+    commands_ignored: Count = 0
+    """Those that were neither carried out nor answered: retained, too large, expired, too many; `status` says why."""
+    answers_lost: Count = 0
+    """Answers that could not be given: the broker did not take them, or was away for too long."""

@@ -24,8 +24,18 @@ class ModelEvent(Message):
     """Name of the box."""
     slot: Annotated[str, Field(min_length=1)]
     """The slot it happened to."""
-    event: Literal["activated", "rejected", "rolled_back", "probation_passed", "superseded", "unchanged"]
-    """`unchanged`: the pushed file is known already; `rolled_back`: the model failed on probation and is withdrawn."""
+    event: Literal[
+        "activated",
+        "rejected",
+        "rolled_back",
+        "probation_passed",
+        "superseded",
+        "unchanged",
+        "shadowed",
+        "shadow_ended",
+    ]
+    """`unchanged`: the pushed file is known already; `rolled_back`: the model failed on probation and is withdrawn;
+    `shadowed`, `shadow_ended`: from now on, or no longer, it scores beside the active one and decides nothing."""
     model_id: str
     """The model this is about; "" when its file could not be read."""
     version: Count
@@ -81,3 +91,7 @@ class ModelState(Message):
     """When, UTC."""
     ts: UtcText
     """When this was written, UTC."""
+    ts_ms: int
+    """`ts` in Unix milliseconds."""
+    agent: Annotated[str, Field(min_length=1)]
+    """Name of the box."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from agent.contract.threshold import Source  # noqa: TC001 - pydantic reads it
 from agent.messages.base import Count, Duration, Message, Sha256OrNone, UtcText
 
 INVALID_SCORE = -1.0
@@ -57,15 +58,15 @@ class StripResult(Message):
     anomaly_area_px: Count
     """Pixels of all counted defect regions."""
     defect_count: Count
-    """Number of defect regions."""
+    """Number of defect regions; with `scoring.method: detections` of detections, of which a good strip has some too."""
     peak_row: Annotated[int, Field(ge=-1)]
-    """Row of the heatmap's maximum, from 0; -1 when there is no heatmap."""
+    """Row of the heatmap's maximum, or of the best detection, from 0; -1 when there is no heatmap."""
     peak_col: Annotated[int, Field(ge=-1)]
-    """Column of the heatmap's maximum, from 0; -1 when there is no heatmap."""
+    """Column of the heatmap's maximum, or of the best detection, from 0; -1 when there is no heatmap."""
     rescaled: bool
     """The strip's grey levels were outside the range and it was stretched before judging."""
     replayed: bool
-    """True only in answers to a request for old results."""
+    """True only on `replay/strip/{camera}`: a stored result again, because somebody asked for it."""
     model_id: str
     """The model that judged; "" when no model was involved."""
     model_version: Count
@@ -82,10 +83,18 @@ class StripResult(Message):
     """Digest of that file; "" when there is none."""
     preview_path: str
     """The picture for people (PNG), relative to the heatmap folder; "" when there is none."""
+    preview_sha256: Sha256OrNone = ""
+    """Digest of that file; "" when there is none."""
     preview_url: str
     """Its address by `heatmaps.url_template`; "" when there is none."""
     heatmap_state: Literal["saved", "by_rule", "no_space", "failed"]
     """`by_rule`: the configuration says not to save this one."""
+    ignore_pixels_sha256: Sha256OrNone = ""
+    """Digest of the camera's `ignore_pixels` file that was used; "" when there is none."""
+    ignore_mask_sha256: Sha256OrNone = ""
+    """Digest of the camera's `ignore_mask` file that was used; "" when there is none."""
+    threshold_source: Source = "default"
+    """Whose `threshold` it is: the operator's after `set_threshold`, else as configured, the model's, or 0.5."""
 
     @model_validator(mode="after")
     def _verdict_agrees(self) -> StripResult:

@@ -1,59 +1,50 @@
-"""What is remembered of a slot's models, and what is told of them.
+"""What is on record of a slot's models: its file in the store, which decides, and what is told of it.
 
-The slot's file in the store decides; the ledger has the history; `event/model` and `state/model` tell the others. A
-model becomes active in the slot's file first, so that it is the one after a power cut; the ledger catches up at the
-next start. A refusal is told first: after a power cut it is found again and told twice rather than not at all.
+Whatever happens (`models/happenings.py`) is written to the slot's file first, together with what has to be told of it.
+From there on nothing raises: what the ledger cannot take now is worked off later (`models/teller.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from agent.clock import now_ms
-from agent.ledger import Changes, ModelRecord
-from agent.logs import event
-from agent.messages import model_event_topic
-from agent.models import slot_state
-from agent.models.message import Event, make_event, make_state, trial_summary
-from agent.models.slot_state import Accepted, Refusal, SlotState, file_key
+from agent.errors import Retry
+from agent.ledger import Changes
+from agent.models import happenings, slot_state
+from agent.models.dealt_with import DealtWith
+from agent.models.message import make_state
+from agent.models.rebuilding import dealt_before, rebuild
+from agent.models.slot_state import Dealt, Fate, SlotState
+from agent.models.teller import places, tell
 from agent.records import show_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from agent.config import Config
-    from agent.contract.manifest import Manifest
     from agent.errors import Reject
     from agent.ledger import Ledger
     from agent.messages import ModelState
-    from agent.models.inbox import InboxFile
+    from agent.models.happenings import Candidate
+    from agent.models.inbox_folder import InboxFile
     from agent.models.probation import Counted, Failing
     from agent.models.store import Store
     from agent.wire import Loaded
 
 log = logging.getLogger(__name__)
 
-MAX_DETAIL_CHARACTERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that is to be tried."""
-
-    sha256: str
-    file: InboxFile | None = None  # None: it is in the store already
-    manifest: Manifest | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of its file in the inbox; 0 when it does not come from there."""
-        return self.file.identity.size_bytes if self.file is not None and self.file.identity is not None else 0
+TELL_AGAIN_SECONDS = 1.0
+UNTOLD_AT_MOST = 100  # beyond it nothing more is taken from the inbox
 
 
 class SlotRecord:
-    """What is on record of one slot. `state` is replaced as a whole: any thread may read it."""
+    """What is on record of one slot. `state` is replaced as a whole: any thread may read it.
+
+    What changes it raises Retry where the slot's file cannot be written; nothing has changed then.
+    """
 
     def __init__(
         self,
@@ -62,135 +53,146 @@ class SlotRecord:
         ledger: Ledger,
         store: Store,
         publish_state: Callable[[str, ModelState], None],
+        there: Callable[[], Collection[str] | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
         self.state = SlotState()
+        self.dealt = DealtWith(store.dealt_path(slot))
         self.problem = ""  # what was wrong with the slot's file at the start
-        self._is_behind = True  # the ledger, perhaps
+        self._reconciled = False  # the ledger knows all that the slot's file knows
+        self._tell_at = 0.0
         self._config = config
         self._ledger = ledger
         self._store = store
         self._publish_state = publish_state
+        self._there = there  # the names that are in the inbox, None when that is not known
+        self._clock = clock
 
     def recall(self) -> None:
-        """Read the slot's file at the start; it and the ledger make up for what the other lacks. Raises Retry."""
+        """Read the slot's file at the start; it and the ledger make up for what the other lacks.
+
+        Raises Retry where the ledger cannot be read.
+        """
         loaded = self._store.load(self.slot)
-        self.state, self.problem = loaded.state, loaded.problem
+        state, self.problem = loaded.state, loaded.problem
         if loaded.problem:
             log.critical("slot %s: %s; it is made anew out of the ledger", self.slot, loaded.problem)
-            self._save(slot_state.rebuild(self._ledger.models.rows(self.slot)))
+            state = rebuild(self._ledger.models.rows(self.slot))
+        self.state = slot_state.forget_told(state, self._ledger.models.told_up_to(self.slot))
+        self._recall_dealt(loaded.seen)
+        if loaded.problem:
+            self._save_if_possible()
         self.catch_up()
         self.announce()
 
-    def catch_up(self) -> None:
-        """Bring the ledger up to the slot's file, if a power cut or a full disk came between the two. Raises Retry."""
-        if self._is_behind:
-            self._catch_up(self._ledger.models.rows(self.slot))
-            self._is_behind = False
+    def _recall_dealt(self, seen: Mapping[str, str]) -> None:
+        """Read what has been dealt with; the slot's file and the ledger make up for what is missing."""
+        self.dealt.load()
+        if self.dealt.problem:
+            log.critical("slot %s: %s", self.slot, self.dealt.problem)
+        if self.dealt.is_new or self.dealt.problem:
+            rows = self._ledger.models.rows(self.slot)
+            refused = self.state.refused.keys() | {key for key, row in rows.items() if row["state"] == "rejected"}
+            for name, key in seen.items():
+                told = Fate.PAPERS if slot_state.file_key(show_name(name)) in refused else Fate.SUPERSEDED
+                self.dealt.note([Dealt(name, key, "", "", Fate.SEEN, told)])
+            self.dealt.note(dealt_before(rows))
+        state = self.state
+        kept = [Dealt("", "", sha256, "", Fate.ACCEPTED) for sha256 in state.accepted]
+        kept += [
+            Dealt("", "", key, "", Fate.REJECTED if refusal.kind == "rejected" else Fate.WITHDRAWN)
+            for key, refusal in state.refused.items()
+            if key == refusal.sha256
+        ]
+        if state.shadow is not None and not self.dealt.kind_of(state.shadow.sha256):
+            kept.append(Dealt("", "", state.shadow.sha256, "", Fate.SHADOW))
+        self.dealt.note(entry for entry in kept if self.dealt.kind_of(entry.sha256) != entry.kind)
+        self.dealt.note(state.unwritten)
 
     def announce(self) -> None:
         """Publish the state of the slot."""
-        self._publish_state(self.slot, make_state(self.slot, self.state))
+        self._publish_state(self.slot, make_state(self._config.agent.name, self.slot, self.state))
 
-    # -- a model comes in ----------------------------------------------------------------------------------------------
+    # -- what happens --------------------------------------------------------------------------------------------------
 
-    def accept(self, candidate: Candidate, loaded: Loaded, left: Failing | None, counted: Counted) -> None:
-        """Make a candidate the active model. `left`: why the active one is given up; `counted`: what that one did."""
-        sha256, file, manifest = candidate.sha256, candidate.file, candidate.manifest
-        before = self.state
-        state = replace(before, accepted=_with_serving_time(before, counted))
-        name = show_name(file.name) if file else before.file_of(sha256)
-        model_id, version = loaded.model_id, loaded.version
-        if manifest is not None and not loaded.labelled:
-            model_id, version = manifest.model_id, manifest.version
-        accepted = Accepted(
-            model_id,
-            version,
-            loaded.height,
-            loaded.width,
-            loaded.golden,
-            loaded.run_ms,
-            loaded.cpu_ms,
-            since_ms=now_ms(),
-            file=name,
+    def accept(
+        self,
+        candidate: Candidate,
+        loaded: Loaded,
+        left: Failing | None,
+        counted: Counted,
+        behind: Sequence[InboxFile] = (),
+    ) -> None:
+        """Make a candidate the active model, see `happenings.accepted`."""
+        models = self._config.models
+        state = happenings.accepted(
+            self.state,
+            candidate,
+            loaded,
+            left,
+            counted,
+            behind,
+            probation=models.probation.strips > 0,
+            keep=models.keep,
         )
-        on_probation = self._config.models.probation.strips > 0 and before.active not in ("", sha256) and not left
-        if left is not None and before.active not in ("", sha256):
-            state = _withdrawn(state, before.active, left)
-        state = slot_state.activate(state, sha256, accepted, on_probation=on_probation, keep=self._config.models.keep)
-        if file is not None:
-            state = replace(state, seen=state.seen | {file.name: file.key})
-        self._store.accept(self.slot, sha256, state, is_candidate=file is not None)
-        self.state = state
-        if left is not None and before.active in state.refused:
-            self._tell_return(before.active, left)
-        else:
-            self._tell("activated", self._record(sha256, "active", loaded=loaded), detail=trial_summary(loaded))
+        self._store.accept(self.slot, candidate.sha256, state, is_candidate=candidate.file is not None)
+        self._switch(state)
         self._store.sweep()
+
+    def take_shadow(self, candidate: Candidate, loaded: Loaded) -> None:
+        """Make a candidate the slot's shadow."""
+        state = happenings.shadow_came(self.state, candidate, loaded)
+        self._store.accept(self.slot, candidate.sha256, state, is_candidate=candidate.file is not None)
+        self._switch(state)
+        self._store.sweep()
+
+    def choose_shadow(self, sha256: str, *, events: bool = False) -> None:
+        """Make a model of the store the slot's shadow; what is active, or gone by now, cannot be that."""
+        if sha256 in self.state.kept and sha256 != self.state.active:
+            self._change(happenings.shadow_chosen(self.state, sha256, events=events))
+            self._store.sweep()
+
+    def end_shadow(self, sha256: str, reason: str = "", detail: str = "") -> None:
+        """Switch the slot's shadow off, if it still is this one; without a reason it is taken away."""
+        if self.state.shadow is None or self.state.shadow.sha256 != sha256:
+            return
+        if reason:
+            self._change(happenings.shadow_failed(self.state, reason, detail))
+        else:
+            self._change(happenings.shadow_taken_away(self.state))
+            self._store.sweep()
 
     def refuse(self, candidate: Candidate, refusal: Reject, *, bytes_are_to_blame: bool) -> None:
-        """Leave the reason, the sentence and the numbers; the same bytes, or the same file, are not tried again."""
-        sha256, file = candidate.sha256, candidate.file
-        name = show_name(file.name) if file else self.state.file_of(sha256)
-        detail = refusal.detail[:MAX_DETAIL_CHARACTERS]
-        refused = Refusal("rejected", sha256, refusal.reason, detail, name, now_ms())
-        key = sha256 if bytes_are_to_blame and sha256 else file_key(name)
-        if key in self.state.accepted:  # an operator asked for it, and it fails now
-            key = file_key(name)
-        record = ModelRecord(key, sha256, "rejected", name, reason=refusal.reason, detail=detail)
-        state = slot_state.refuse(self.state, key, refused)
-        self._tell("rejected", record, reason=refusal.reason, detail=detail, state=state)
-        self._save(replace(state, seen=state.seen | ({file.name: file.key} if file else {})))
-        self._store.drop_candidate(self.slot)
+        """Leave the reason, the sentence and the numbers."""
+        self._change(happenings.refused(self.state, candidate, refusal, bytes_are_to_blame=bytes_are_to_blame))
 
-    def note_unchanged(self, file: InboxFile, sha256: str) -> None:
-        """Note that a file brought nothing new: its bytes are active, or were refused before."""
-        known = self.state.refused.get(sha256)
-        state, name = self.state, show_name(file.name)
-        if known is None:
-            record, detail = replace(self._record(sha256, ""), file=name), "is the active model"
-        else:  # whoever pushed it finds the old reason as the last one
-            record, detail = _record_of(sha256, replace(known, file=name)), f"was {known.kind} before: {known.detail}"
-            state = slot_state.refuse(state, sha256, replace(known, file=name, ts_ms=now_ms()))
-        reason = known.reason if known else ""
-        self._tell("unchanged", record, reason=reason, detail=detail, write=False, state=state)
-        self._save(replace(state, seen=state.seen | {file.name: file.key}))
-        self._store.drop_candidate(self.slot)
+    def note_unchanged(self, candidate: Candidate, file: InboxFile, kind: str) -> None:
+        """Note that the candidate's file brought nothing new, see `happenings.unchanged`."""
+        before = self.dealt.of_name(file.name)
+        told = before is not None and before.sha256 == candidate.sha256 and file.looks_like(before.key)
+        self._change(happenings.unchanged(self.state, candidate, kind, quiet=told))
 
-    def supersede(self, files: list[InboxFile]) -> None:
-        """Note files that were there together with the accepted one and stand behind it."""
-        active = self.state.accepted[self.state.active]
-        for file in files:
-            name = show_name(file.name)
-            detail = f"{active.file} was there with it and goes before it"
-            self._tell("superseded", ModelRecord(file_key(name), "", "superseded", name, detail=detail), detail=detail)
-        self._save(replace(self.state, seen=self.state.seen | {file.name: file.key for file in files}))
+    def note_superseded(self, file: InboxFile, sha256: str, note: str) -> None:
+        """Note that a file stands behind an accepted one."""
+        self._change(happenings.superseded(self.state, file, sha256, note))
 
-    def forget_files(self, there: frozenset[str]) -> None:
-        """Forget what was seen in the inbox and is no longer there."""
-        if self.state.seen.keys() - there:
-            self._save(replace(self.state, seen={n: k for n, k in self.state.seen.items() if n in there}))
-
-    # -- a model goes --------------------------------------------------------------------------------------------------
+    def note_dealt(self, entry: Dealt) -> None:
+        """Note what has been dealt with and told before."""
+        self._change(slot_state.dealt(self.state, entry))
 
     def go_back(self, sha256: str, why: Failing) -> None:
-        """Make an earlier model active, whose worker is ready; what failed is withdrawn, or its copy was damaged."""
-        bad = self.state.active
-        left = None if why.file_is_good else _refusal(self.state, bad, why)
-        self._save(slot_state.go_back(self.state, sha256, now_ms(), why.reason, left))
-        self._tell_return(bad, why)
+        """Make an earlier model active, whose worker is ready."""
+        self._change(happenings.went_back(self.state, sha256, why))
         self._store.sweep()
 
-    def note_failed_return(self, why: Failing, return_detail: str) -> None:
-        """Note that the active model should go and nothing can take its place: both reasons are recorded."""
-        record = replace(self._record(self.state.active, "active"), reason=why.reason, detail=why.detail)
-        self._tell("rolled_back", record, reason=why.reason, detail=why.detail, return_detail=return_detail)
+    def stay(self, why: Failing, return_detail: str) -> None:
+        """Note that the active model should go and nothing can take its place."""
+        self._change(happenings.stayed(self.state, why, return_detail))
 
-    def end_probation(self, *, passed: bool) -> None:
+    def pass_probation(self) -> None:
         """Watch the active model no longer."""
-        self._save(replace(self.state, on_probation=False, probation_counts={}))
-        if passed:
-            self._tell("probation_passed", self._record(self.state.active, "active"), write=False)
+        self._change(happenings.passed_probation(self.state))
 
     def save_counts(self, counted: Counted) -> None:
         """Remember how far probation has come, so that a restart does not begin it anew."""
@@ -198,101 +200,100 @@ class SlotRecord:
 
     def look_again(self, sha256: str) -> None:
         """Let the inbox's file of a model whose copy is damaged be taken again."""
-        self._save(slot_state.look_again(self.state, sha256))
+        self._change(slot_state.look_again(self.state, sha256))
+
+    def forget(self, sha256: str) -> None:
+        """Take back what was said against a model: it may come from the inbox again."""
+        self._ledger.models.forget(self.slot, sha256)
+        self._change(slot_state.forget(self.state, sha256))
+        log.warning("slot %s: what was said against model %s is taken back", self.slot, sha256[:12])
+
+    def forget_highest_version(self) -> None:
+        """Let only the active model's version hold older ones off."""
+        self._change(slot_state.forget_highest_version(self.state))
+        log.warning("slot %s: the highest version is %d now", self.slot, self.state.highest_version)
+
+    def find_refused(self, beginning: str) -> str:
+        """Return the sha256 of the model that is not taken from the inbox and whose digest begins so.
+
+        Raises LookupError where there is none, or more than one, or where it is the active one.
+        """
+        known = {refusal.sha256 for refusal in self.state.refused.values()} | self.dealt.digests()
+        found = {sha256 for sha256 in known if sha256 and sha256.startswith(beginning)}
+        if len(found) != 1:
+            what = "more than one model that was dealt with has" if found else "nothing was said against a model with"
+            raise LookupError(f"{what} a digest that begins with {beginning!r}")
+        if self.state.active in found:
+            raise LookupError(f"model {self.state.active[:12]} is active: there is nothing to forget")
+        return found.pop()
 
     def may_score(self, sha256: str) -> None:
-        """Record, before a worker gets strips, that results may be this model's."""
+        """Record, before a worker gets strips, that results may be this model's. Raises Retry."""
         self._ledger.models.may_score(self.slot, sha256)
 
     def scores_alone(self, sha256: str) -> None:
-        """Record that the other models' workers have ended."""
+        """Record that the other models' workers have ended. Raises Retry."""
         self._ledger.models.scores_alone(self.slot, sha256)
 
-    # -- how it is kept ------------------------------------------------------------------------------------------------
+    # -- how it is kept and told ---------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Tell what has not been told yet. Raises nothing: what the ledger does not take now waits."""
+        is_behind = self.state.untold or self.state.unwritten or not self._reconciled
+        if not is_behind or self._clock() < self._tell_at:
+            return
+        try:
+            self.dealt.write(self._there())
+            self._work_off()
+            if not self._reconciled:
+                self._reconcile()
+                self._work_off()
+        except Retry as error:
+            self._tell_at = self._clock() + TELL_AGAIN_SECONDS
+            log.error("slot %s: cannot tell yet what happened: %s", self.slot, error)  # noqa: TRY400 - the stack tells nothing
+
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether so much has not been told yet that no more should happen."""
+        return len(self.state.untold) >= UNTOLD_AT_MOST
+
+    def _change(self, state: SlotState) -> None:
+        self._store.save(self.slot, state)
+        self._switch(state)
+
+    def _switch(self, state: SlotState) -> None:
+        self.dealt.note(state.unwritten[len(self.state.unwritten) :])
+        self.state = state
+        self.catch_up()
+        self.announce()
 
     def _save(self, state: SlotState) -> None:
         self._store.save(self.slot, state)
         self.state = state
 
-    def _tell_return(self, bad: str, why: Failing) -> None:
-        judged = self._ledger.models.count_judged(bad)
-        again = f"model {self.state.active[:12]} scores again"
-        if judged:
-            again += f"; {judged} strips were judged by the other: strip-agent strips retry --model {bad[:12]}"
-        left = self.state.refused.get(bad) or Refusal("withdrawn", bad, why.reason, why.detail, "", now_ms())
-        record = replace(_record_of(bad, left), facts={"return_detail": again})
-        self._tell("rolled_back", record, reason=why.reason, detail=why.detail, return_detail=again)
+    def _save_if_possible(self) -> None:
+        try:
+            self._save(self.state)
+        except Retry as error:  # the next change carries it along
+            log.error("slot %s: %s", self.slot, error)  # noqa: TRY400 - the stack tells nothing
 
-    def _tell(self, what: Event, record: ModelRecord, *, write: bool = True, **more: Any) -> None:
-        state: SlotState = more.pop("state", self.state)
-        places = _places(state)
-        changes = Changes(self.slot, places, (record,) if write else ())
-
-        def payload(msg_id: str, ts_ms: int) -> bytes:
-            return make_event(
-                self._config.agent.name, self.slot, what, record, state, msg_id=msg_id, ts_ms=ts_ms, **more
-            )
-
-        self._is_behind = True
-        self._ledger.models.record(changes, model_event_topic(self.slot), payload, self._config.outbox.max_messages)
-        self._is_behind = False
-        level = logging.ERROR if what in ("rejected", "rolled_back") else logging.WARNING
-        said = " ".join(str(more[key]) for key in ("reason", "detail", "return_detail") if more.get(key))
-        event(log, level, "model", f"slot {self.slot}: model {record.file or record.sha256[:12]} {what}: {said}",
-              slot=self.slot, event=what, sha256=record.sha256)  # fmt: skip
-        self._publish_state(self.slot, make_state(self.slot, state))
-
-    def _record(self, sha256: str, place: str, loaded: Loaded | None = None) -> ModelRecord:
-        known = self.state.accepted[sha256]
-        facts = {name: getattr(known, name) for name in ("height", "width", "golden", "run_ms", "cpu_ms")}
-        if loaded is not None:
-            facts |= {"load_ms": loaded.load_ms, "golden_difference": loaded.golden_difference}
-        return ModelRecord(sha256, sha256, place, known.file, known.model_id, known.version, facts=facts)
-
-    def _catch_up(self, rows: dict[str, dict[str, Any]]) -> None:
-        state = self.state
-        told = next((key for key, row in rows.items() if row["state"] == "active"), "")
-        missing = [self._record(sha256, "accepted") for sha256 in state.accepted if sha256 not in rows]
-        missing += [
-            _record_of(key, refusal)
-            for key, refusal in state.refused.items()
-            if key != told and rows.get(key, {}).get("state") != refusal.kind
-        ]
-        if missing:
-            places = _places(state) if told in ("", state.active) else _places(state) | {told: "active"}
-            self._ledger.models.write(Changes(self.slot, places, tuple(missing)))
-        if not state.active or told == state.active:
+    def _work_off(self) -> None:
+        if not self.state.untold and not self.state.unwritten:
             return
-        left = state.refused.get(told)
-        if left is not None and left.kind == "withdrawn":
-            again = f"model {state.active[:12]} scores again; the service ended before it could tell"
-            record = _record_of(told, left)
-            self._tell("rolled_back", record, reason=left.reason, detail=left.detail, return_detail=again)
-        else:
-            self._tell("activated", self._record(state.active, "active"), detail="recorded after a restart")
+        self.state = replace(self.state, unwritten=())
+        while self.state.untold:
+            tell(self.state.untold[0], self.state, self.slot, self._config, self._ledger)
+            self.state = replace(self.state, untold=self.state.untold[1:])
+        self._save_if_possible()  # if not, the ledger knows what it has been told
 
-
-def _places(state: SlotState) -> dict[str, str]:
-    places = dict.fromkeys(state.accepted, "accepted")
-    return places | {sha: place for sha, place in ((state.previous, "previous"), (state.active, "active")) if sha}
-
-
-def _with_serving_time(state: SlotState, counted: Counted) -> dict[str, Accepted]:
-    if state.active not in state.accepted:
-        return state.accepted
-    facts = replace(state.accepted[state.active], serving_ms=counted.median_ms)
-    return {sha256: facts if sha256 == state.active else other for sha256, other in state.accepted.items()}
-
-
-def _refusal(state: SlotState, sha256: str, why: Failing) -> Refusal:
-    return Refusal("withdrawn", sha256, why.reason, why.detail, state.file_of(sha256), now_ms())
-
-
-def _withdrawn(state: SlotState, sha256: str, why: Failing) -> SlotState:
-    refusal = _refusal(state, sha256, why)
-    accepted = {name: facts for name, facts in state.accepted.items() if name != sha256}
-    return slot_state.refuse(replace(state, accepted=accepted), sha256, refusal)
-
-
-def _record_of(key: str, refusal: Refusal) -> ModelRecord:
-    return ModelRecord(key, refusal.sha256, refusal.kind, refusal.file, reason=refusal.reason, detail=refusal.detail)
+    def _reconcile(self) -> None:
+        """Bring the ledger up to the slot's file, where it is another ledger than the one that was told."""
+        state, rows = self.state, self._ledger.models.rows(self.slot)
+        told = next((key for key, row in rows.items() if row["state"] == "active"), "")
+        missing = happenings.missing_in(rows, state, told)
+        if missing:
+            kept = places(state) if told in ("", state.active) else places(state) | {told: "active"}
+            self._ledger.models.write(Changes(self.slot, kept, missing))
+        if state.active and told != state.active:
+            self.state = happenings.told_late(state, told)
+        self._reconciled = True

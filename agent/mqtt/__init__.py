@@ -26,8 +26,10 @@ from agent.mqtt.events import (
     Ended,
     Event,
     Opened,
+    PassedOver,
     ProtocolName,
     Received,
+    Subscribed,
 )
 
 __all__ = [
@@ -52,7 +54,9 @@ __all__ = [
     "Ended",
     "Event",
     "Opened",
+    "PassedOver",
     "ProtocolName",
     "Received",
+    "Subscribed",
     "Will",
 ]

@@ -1,12 +1,35 @@
-"""paho's client, with two things that it lacks: a limit to what it takes in, and a word about why reading failed."""
+"""paho's client, and what it lacks: a limit to what it takes in, why reading failed, a goodbye that arrives."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
+import time
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import _ConnectionState
 
 INCOMING_LIMIT_BYTES = 65536  # nobody has anything longer to say to this agent
+
+
+_GOODBYE_SECONDS = 1.0  # for the broker to close the connection after DISCONNECT, as most do at once
+
+
+# What OpenSSL found wrong with the broker's certificate (X509_V_ERR_*), where more can be said of it.
+_BY_ANOTHER = "another authority than that of mqtt.tls.ca_file signed the broker's certificate"
+_NOT_ITS_NAME = (
+    "mqtt.host must be what the broker's certificate names in its subjectAltName; a common name alone does not count"
+)
+_UNVERIFIED = {
+    9: "the broker's certificate holds only from later on; is this box's clock right?",
+    10: "the broker's certificate, or the one of its authority, has expired",
+    18: _BY_ANOTHER,
+    19: _BY_ANOTHER,
+    20: _BY_ANOTHER,
+    62: _NOT_ITS_NAME,
+    64: _NOT_ITS_NAME,
+}
 
 
 class Client(paho.Client):
@@ -28,6 +51,20 @@ class Client(paho.Client):
             self.failure = tls_failure(error)
             raise
 
+    def _sock_close(self) -> None:
+        # Closing with bytes unread makes the kernel reset the connection, which can take DISCONNECT with it on its way:
+        # the broker would publish the will behind the goodbye.
+        link = self.socket()
+        if isinstance(link, socket.socket) and self._state == _ConnectionState.MQTT_CS_DISCONNECTING:
+            with contextlib.suppress(OSError):  # it is gone already
+                link.shutdown(socket.SHUT_WR)
+                deadline = time.monotonic() + _GOODBYE_SECONDS
+                while (left := deadline - time.monotonic()) > 0:
+                    link.settimeout(left)
+                    if not link.recv(INCOMING_LIMIT_BYTES):
+                        break
+        super()._sock_close()
+
 
 def tls_failure(error: ssl.SSLError) -> str:
     """Say what a TLS alert means for whoever sets up the box."""
@@ -44,4 +81,6 @@ def tls_failure(error: ssl.SSLError) -> str:
         "WRONG_VERSION_NUMBER": "the broker does not speak TLS on this port",
     }
     meaning = meanings.get(error.reason or "")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        meaning = _UNVERIFIED.get(error.verify_code, meaning)
     return f"{type(error).__name__}: {error}" + (f" ({meaning})" if meaning else "")

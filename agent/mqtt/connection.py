@@ -15,11 +15,13 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.config.file import ConfigError
 from agent.config.secret_files import read_secret
 from agent.mqtt.client import INCOMING_LIMIT_BYTES, Client, tls_failure
-from agent.mqtt.events import Ended, Event, ProtocolName
+from agent.mqtt.events import Ended, Event, PassedOver, ProtocolName
 from agent.mqtt.listener import Listener
 from agent.mqtt.security import tls_context
 
@@ -39,11 +41,11 @@ _PUBLISH_OVERHEAD_BYTES = 256  # headers, packet id and properties of a PUBLISH,
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes (QoS 1) when the connection ends without a goodbye."""
+    """What the broker publishes (QoS 1) when the connection ends without a goodbye; `schema` None: it is no JSON."""
 
     topic: str
     payload: bytes
-    schema: str
+    schema: str | None
     retain: bool = True
 
 
@@ -70,6 +72,7 @@ class Connection:
         self.protocol: ProtocolName = protocol
         self._settings = settings
         self._listener = Listener(ring)
+        self._passed_over = 0  # that `take_events` has told of
         self._properties: dict[str, Properties | None] = {}
         self._stop = threading.Event()
         self._client = Client(
@@ -99,35 +102,53 @@ class Connection:
         taken = []
         while self._listener.events:
             taken.append(self._listener.events.popleft())
+        passed_over = self._listener.passed_over
+        if passed_over > self._passed_over:
+            taken.insert(0, PassedOver(passed_over - self._passed_over))  # `Ended` stays the last
+            self._passed_over = passed_over
         return taken
 
-    def publish(self, topic: str, payload: bytes, schema: str, *, retain: bool) -> int:
-        """Hand a QoS 1 message to the network thread; returns the id that its `Acked` will carry.
+    def publish(
+        self, topic: str, payload: bytes, schema: str | None, *, retain: bool, correlation: bytes = b"", qos: int = 1
+    ) -> int:
+        """Hand a message to the network thread; returns the id that its `Acked` will carry.
 
-        Call only between `Connected` and `Ended`. Raises CannotSend for a message that can never be sent.
+        With QoS 0 that comes when it was sent, and says nothing about the broker. `schema` None: it is no JSON.
+        `correlation` goes with an answer (MQTT 5). Call only between `Connected` and `Ended`. Raises CannotSend for a
+        message that can never be sent.
         """
-        size_bytes = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD_BYTES
+        size_bytes = len(payload) + len(topic.encode()) + len(correlation) + _PUBLISH_OVERHEAD_BYTES
         limit_bytes = self._listener.maximum_packet_bytes
         if limit_bytes is not None and size_bytes > limit_bytes:
             raise CannotSend("too_large", f"about {size_bytes} bytes, the broker takes {limit_bytes}")
         if not topic or not topic.isprintable():
             raise CannotSend("topic_invalid", repr(topic))
         try:
-            return self._client.publish(topic, payload, 1, retain, self._publish_properties(schema)).mid
+            return self._client.publish(topic, payload, qos, retain, self._publish_properties(schema, correlation)).mid
         except ValueError as error:
             raise CannotSend("topic_invalid", f"{topic!r}: {error}") from error
 
-    def subscribe(self, topic: str) -> None:
-        """Ask for a topic's messages, QoS 1."""
-        self._client.subscribe(topic, qos=1)
+    def subscribe(self, topic: str, *, retain_as_published: bool = False) -> int:
+        """Ask for a topic's messages, QoS 1; returns the id that its `Subscribed` will carry.
+
+        `retain_as_published` (MQTT 5): also what comes live has the flag that it was sent with.
+        """
+        if self.protocol == "5":
+            options = SubscribeOptions(qos=1, retainAsPublished=retain_as_published)
+            return self._client.subscribe(topic, options=options)[1] or 0
+        return self._client.subscribe(topic, qos=1)[1] or 0
 
     def unsubscribe(self, topic: str) -> None:
         """Ask for no more of them."""
         self._client.unsubscribe(topic)
 
-    def disconnect(self, timeout_seconds: float) -> None:
-        """Say goodbye, so that the broker drops the will; returns when the link is down or after `timeout_seconds`."""
-        self._client.disconnect()
+    def disconnect(self, timeout_seconds: float, *, with_will: bool = False) -> None:
+        """Say goodbye, so that the broker drops the will; returns when the link is down or after `timeout_seconds`.
+
+        `with_will` asks a broker that speaks MQTT 5 to publish it all the same.
+        """
+        will = with_will and self.protocol == "5"
+        self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message") if will else None)
         self._thread.join(timeout_seconds)
         self.abort()
 
@@ -139,7 +160,7 @@ class Connection:
 
     def _run(self) -> None:
         """Own the network until the link ends, and say so whatever happens: nobody else would notice."""
-        reached = False
+        reached = unreadable = False
         ended = ""
         try:
             self._connect()
@@ -149,6 +170,7 @@ class Connection:
                 result = self._client.loop(_LOOP_SECONDS)
             ended = self._client.failure or "the connection was closed"
             reached = not self._client.tls_failed  # what TLS 1.3 refuses comes after the handshake
+            unreadable = bool(self._client.failure) and reached
         except ssl.SSLError as error:
             ended = tls_failure(error)
         except (OSError, ValueError) as error:
@@ -156,10 +178,11 @@ class Connection:
         except Exception as error:
             log.exception("The MQTT network thread died; the connection is built again")
             ended = f"network thread died: {type(error).__name__}: {error}"
+            unreadable = reached
         finally:
             with contextlib.suppress(OSError, AttributeError):  # close what paho left open
                 self._client.socket().close()  # type: ignore[union-attr]
-            self._listener.add(Ended(reached, None, ended))
+            self._listener.add(Ended(reached, None, ended, unreadable=unreadable))
 
     def _connect(self) -> None:
         """Raise OSError (DNS, TCP, TLS, unreadable files) or ValueError when it does not work."""
@@ -177,15 +200,21 @@ class Connection:
         else:
             self._client.connect(settings.host, settings.port, settings.keepalive_seconds)
 
-    def _publish_properties(self, schema: str) -> Properties | None:
-        if self.protocol != "5":
+    def _publish_properties(self, schema: str | None, correlation: bytes) -> Properties | None:
+        if self.protocol != "5" or schema is None:
             return None
+        if correlation:
+            properties = _json_properties(PacketTypes.PUBLISH, schema)
+            properties.CorrelationData = correlation
+            return properties
         if schema not in self._properties:
             self._properties[schema] = _json_properties(PacketTypes.PUBLISH, schema)
         return self._properties[schema]
 
     def _will_properties(self, will: Will) -> Properties | None:
-        return _json_properties(PacketTypes.WILLMESSAGE, will.schema) if self.protocol == "5" else None
+        if self.protocol != "5" or will.schema is None:
+            return None
+        return _json_properties(PacketTypes.WILLMESSAGE, will.schema)
 
 
 def _json_properties(packet_type: int, schema: str) -> Properties:

@@ -55,6 +55,27 @@ class Received:
     topic: str
     payload: bytes
     retain: bool
+    response_topic: str = ""  # where an answer is to go, with `correlation`; MQTT 5
+    correlation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """So many messages came in faster than they were taken, and are gone."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker has answered subscription `mid`; a `code` of `FAILURE` or more means that it is denied.
+
+    It has everything that was sent before that.
+    """
+
+    mid: int
+    code: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +83,15 @@ class Ended:
     """The last event of a connection.
 
     `reached` says that the other side took the TCP connection (and the TLS handshake). `code` is the broker's reason,
-    None when it gave none. `given_up`: this side ended it, because the other fell silent.
+    None when it gave none. `given_up`: this side ended it, because the other fell silent; `unreadable`: because of
+    something that came in.
     """
 
     reached: bool
     code: int | None
     text: str
     given_up: bool = False
+    unreadable: bool = False
 
 
-Event = Opened | Connected | Acked | Received | Ended
+Event = Opened | Connected | Acked | Received | PassedOver | Subscribed | Ended

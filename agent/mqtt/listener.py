@@ -7,7 +7,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from agent.mqtt.events import FAILURE, Acked, Connected, Ended, Event, Opened, Received
+from agent.mqtt.events import FAILURE, Acked, Connected, Ended, Event, Opened, Received, Subscribed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ class Listener:
     def __init__(self, ring: Callable[[], object]) -> None:
         self.events: deque[Event] = deque()
         self.maximum_packet_bytes: int | None = None
-        self._flooded = False
+        self.passed_over = 0  # messages that came in faster than they were taken
         self._ring = ring
 
     def add(self, event: Event) -> None:
@@ -46,6 +46,7 @@ class Listener:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         client.on_socket_register_write = self._on_socket_register_write
 
@@ -68,11 +69,18 @@ class Listener:
         self.add(Acked(mid, reason.value, _text(reason, properties) if reason.value >= FAILURE else ""))
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
-        if len(self.events) < _WAITING_EVENTS:
-            self.add(Received(message.topic, bytes(message.payload), message.retain))
-        elif not self._flooded:
-            self._flooded = True
-            log.warning("Too many messages come in at a time; some of them are passed over")
+        if len(self.events) >= _WAITING_EVENTS:
+            self.passed_over += 1
+            if self.passed_over == 1:
+                log.warning("Too many messages come in at a time; some of them are passed over")
+            return
+        response_topic = getattr(message.properties, "ResponseTopic", "")
+        correlation = bytes(getattr(message.properties, "CorrelationData", b""))
+        self.add(Received(message.topic, bytes(message.payload), message.retain, response_topic, correlation))
+
+    def _on_subscribe(self, _client: Any, _userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        worst = max(reasons, key=lambda reason: reason.value)
+        self.add(Subscribed(mid, worst.value, _text(worst, properties)))
 
     def _on_socket_open(self, _client: Any, _userdata: Any, sock: Any) -> None:
         self.add(Opened())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import select
 import ssl
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.config import Tls
 
 
@@ -45,11 +48,23 @@ class _TlsSocket(ssl.SSLSocket):
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the broker's name is always checked. Raises OSError when a file cannot be read or is no key."""
+    """TLS 1.2 or newer, the broker's name is always checked. Raises OSError when a file cannot be read or is no key.
+
+    The files are read anew for each connection: what was renewed on the disk serves from the next one on.
+    """
     context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Python 3.13 has begun to ask for extensions that authorities made by openssl's usual recipe lack.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.sslsocket_class = _TlsSocket
-    if tls.cert_file is not None:
+    if tls.cert_file is not None and tls.key_file is not None:
+        _demand_secrecy(tls.key_file)
         # The empty password keeps OpenSSL from asking for one on a terminal that is not there.
         context.load_cert_chain(tls.cert_file, tls.key_file, password="")
     return context
+
+
+def _demand_secrecy(key_file: Path) -> None:
+    """Raise PermissionError where every user of the box could take the key, and its identity with it."""
+    if key_file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise PermissionError(f"mqtt.tls.key_file: {key_file} is open to every user of this box; `chmod o= {key_file}`")

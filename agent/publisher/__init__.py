@@ -14,7 +14,7 @@
 - `publisher.py` puts them together
 """
 
-from agent.publisher.inflight import Outbox
+from agent.publisher.outbox import Outbox
 from agent.publisher.publisher import Publisher
 from agent.publisher.status import PublisherStatus
 

@@ -1,4 +1,4 @@
-"""Whether anybody subscribes to the results: a broker takes them all the same, and what nobody asked for is gone."""
+"""Whether anybody subscribes to the events: a broker takes them all the same, and what nobody asked for is gone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from agent import mqtt
 
 log = logging.getLogger(__name__)
 
+EVENTS = "event/"
 RESULTS = "event/strip/"
 _ALARM_SECONDS = 600.0  # a broker that came back before its subscribers has been heard again after a second
 
@@ -15,7 +16,9 @@ _ALARM_SECONDS = 600.0  # a broker that came back before its subscribers has bee
 class Audience:
     """What the broker said about subscribers (MQTT 5 only)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, holds: bool) -> None:
+        """With `holds` an event that nobody would get waits in the outbox (`outbox.hold_until_subscribed`)."""
+        self.holds = holds
         self.unheard = 0  # results that the broker took while nobody subscribed to them, since the start
         self._topics: set[str] = set()  # those whose newest result nobody asked for
         self._alarm_until = float("-inf")
@@ -27,17 +30,23 @@ class Audience:
 
     def alarm(self, now: float) -> bool:
         """Whether results went to nobody, now or in the last ten minutes (`now` is monotonic)."""
-        return self.nobody or now < self._alarm_until
+        return not self.holds and (self.nobody or now < self._alarm_until)
 
-    def acknowledged(self, topic: str, code: int, now: float) -> None:
-        """Take the broker's answer to a message of the outbox."""
-        if not topic.startswith(RESULTS):
-            return
-        if code != mqtt.NO_MATCHING_SUBSCRIBERS:
+    def acknowledged(self, topic: str, code: int, now: float) -> bool:
+        """Take the broker's answer to a message that it took; return whether that is all, or it has to wait."""
+        unheard = code == mqtt.NO_MATCHING_SUBSCRIBERS
+        if topic.startswith(RESULTS):
+            self._note(topic, now, unheard=unheard)
+        return not (unheard and self.holds and topic.startswith(EVENTS))
+
+    def _note(self, topic: str, now: float, *, unheard: bool) -> None:
+        if not unheard:
             self._topics.discard(topic)
             return
-        self.unheard += 1
-        self._alarm_until = now + _ALARM_SECONDS
+        if not self.holds:
+            self.unheard += 1
+            self._alarm_until = now + _ALARM_SECONDS
         if topic not in self._topics:
             self._topics.add(topic)
-            log.warning("Nobody subscribes to %s: the broker takes the results, and nobody gets them", topic)
+            lost = "they wait in the outbox" if self.holds else "the broker takes the results, and nobody gets them"
+            log.warning("Nobody subscribes to %s: %s", topic, lost)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from agent.publisher.outbox import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from agent.publisher.holds import Holds
+    from agent.publisher.outbox import Outbox
     from agent.records import OutboxMessage
 
 log = logging.getLogger(__name__)
@@ -22,21 +23,6 @@ log = logging.getLogger(__name__)
 _FETCH = 64  # rows read at a time
 _FETCHES_PER_STEP = 8  # a long queue for a refused topic is passed over in steps
 _UNRECORDED_LIMIT = 256  # beyond it nothing is sent: after a crash all of these would be sent twice
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-
-
-class Outbox(Protocol):
-    """What the publisher needs of the ledger. Any of it may raise (disk full, locked, damaged) and is tried again."""
-
-    def next_outbox_messages(self, after_row: int, limit: int) -> list[OutboxMessage]:
-        """Return up to `limit` pending messages with a row above `after_row`, oldest first."""
-
-    def acknowledge(self, rows: Sequence[int]) -> None:
-        """Record that the broker has these, in one transaction."""
-
-    def park(self, row: int, reason: str) -> None:
-        """Set a message aside that no broker will take."""
 
 
 class Inflight:
@@ -46,12 +32,13 @@ class Inflight:
         self._outbox = outbox
         self._cursor = 0  # every pending row up to here is under way, held or done
         self._ahead: deque[OutboxMessage] = deque()  # fetched, not sent
+        self._replay_cursor = 0  # the same of what was asked for again, which is sent when nothing else can be
+        self._replays_ahead: deque[OutboxMessage] = deque()
         self._sent: dict[int, OutboxMessage] = {}  # by packet id, in the order of sending
         self._acknowledged: list[int] = []  # not recorded yet
         self._refused: dict[int, str] = {}  # to be parked
         self._busy: set[int] = set()  # rows of the three above
-        self._pause_seconds = 0.0
-        self._paused_until = 0.0
+        self._trouble = Trouble()
         self.parked = 0  # since the start
         self.more_to_fetch = True  # for all that is known; `take` finds out
 
@@ -63,12 +50,12 @@ class Inflight:
     @property
     def in_trouble(self) -> bool:
         """The outbox raised the last time it was asked."""
-        return self._pause_seconds > 0
+        return self._trouble.lasts
 
     @property
     def empty(self) -> bool:
         """Nothing is under way and the outbox had nothing more when it was last asked."""
-        return not (self._busy or self._ahead or self.more_to_fetch or self.in_trouble)
+        return not (self._busy or self._ahead or self._replays_ahead or self.more_to_fetch or self.in_trouble)
 
     @property
     def under_way(self) -> dict[int, OutboxMessage]:
@@ -83,28 +70,36 @@ class Inflight:
         self.more_to_fetch = True
 
     def go_back(self, row: int | None) -> None:
-        """Fetch again from this row on."""
+        """Fetch again from this row on; 0, or a row below: everything."""
         if row is not None:
             self._cursor = min(self._cursor, max(0, row - 1))
             self._ahead.clear()
+        if row is not None and row <= 0:
+            self._replay_cursor = 0
+            self._replays_ahead.clear()
 
     def take(self, room: int, holds: Holds, now: float) -> list[OutboxMessage]:
         """Return up to `room` messages to send now."""
         taken: list[OutboxMessage] = []
-        if now < self._paused_until or len(self._busy) - len(self._sent) >= _UNRECORDED_LIMIT:
+        if self._trouble.rests(now) or len(self._busy) - len(self._sent) >= _UNRECORDED_LIMIT:
             self.more_to_fetch = False
             return taken
         fetches = 0
+        replays = False  # nothing else is left
         while len(taken) < room:
-            if not self._ahead:
+            ahead = self._replays_ahead if replays else self._ahead
+            if not ahead:
                 if fetches == _FETCHES_PER_STEP:
                     break
                 fetches += 1
-                if not self._fetch(now):
+                if self._fetch(now, replays=replays):
+                    continue
+                if replays or self.in_trouble:
                     self.more_to_fetch = False
                     return taken
+                replays = True
                 continue
-            message = self._ahead.popleft()
+            message = ahead.popleft()
             if holds.held(message.topic):
                 holds.keep_back(message.topic, message.row)
                 continue
@@ -142,15 +137,15 @@ class Inflight:
 
     def record(self, now: float) -> int:
         """Write down what the broker has and what it never takes; returns how many acknowledgements were recorded."""
-        if now < self._paused_until or not (self._acknowledged or self._refused):
+        if self._trouble.rests(now) or not (self._acknowledged or self._refused):
             return 0
         for row, reason in list(self._refused.items()):
-            if not self._try(partial(self._outbox.park, row, reason), now):
+            if not self._trouble.attempt(partial(self._outbox.park, row, reason), now):
                 return 0
             del self._refused[row]
             self._busy.discard(row)
         rows = self._acknowledged
-        if not rows or not self._try(partial(self._outbox.acknowledge, rows), now):
+        if not rows or not self._trouble.attempt(partial(self._outbox.acknowledge, rows), now):
             return 0
         self._acknowledged = []
         self._busy.difference_update(rows)
@@ -158,30 +153,24 @@ class Inflight:
 
     def next_due(self, now: float) -> float | None:
         """When the outbox is asked again after it raised (monotonic); None when it may be asked now."""
-        return self._paused_until if self._paused_until > now else None
+        return self._trouble.next_due(now)
 
-    def _fetch(self, now: float) -> bool:
+    def _fetch(self, now: float, *, replays: bool) -> bool:
         """Read on from the cursor; False when there was nothing, or the outbox did not work."""
         fetched: list[OutboxMessage] = []
 
         def fetch() -> None:
-            fetched.extend(self._outbox.next_outbox_messages(self._cursor, _FETCH))
+            ask = self._outbox.next_replays if replays else self._outbox.next_outbox_messages
+            fetched.extend(ask(self._replay_cursor if replays else self._cursor, _FETCH))
 
-        if not self._try(fetch, now) or not fetched:
+        if not self._trouble.attempt(fetch, now) or not fetched:
             return False
-        self._cursor = fetched[-1].row
         # Passed over here and not when it is taken: by then it may be recorded, and would be sent twice.
-        self._ahead.extend(message for message in fetched if message.row not in self._busy)
-        return True
-
-    def _try(self, action: Callable[[], object], now: float) -> bool:
-        """Results must go on leaving the box whatever the outbox throws: log it, wait a little longer each time."""
-        try:
-            action()
-        except Exception:
-            self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds))
-            self._paused_until = now + self._pause_seconds
-            log.exception("The outbox does not work; asking it again in %.1f s", self._pause_seconds)
-            return False
-        self._pause_seconds = 0.0
+        news = [message for message in fetched if message.row not in self._busy]
+        if replays:
+            self._replay_cursor = fetched[-1].row
+            self._replays_ahead.extend(news)
+        else:
+            self._cursor = fetched[-1].row
+            self._ahead.extend(news)
         return True

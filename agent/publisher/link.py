@@ -128,11 +128,19 @@ class Link:
         """End the connection without a goodbye, because it does not do what it should."""
         return self._ended(mqtt.Ended(reached=self._opened, code=None, text=why), now)
 
-    def close(self, timeout_seconds: float) -> None:
-        """Say goodbye, if there is a connection; there will be no other."""
+    def leave(self, why: str, timeout_seconds: float, now: float) -> None:
+        """Say goodbye, the will included, and connect again: that is no fault of the broker."""
+        if self._connection is not None:
+            self._connection.disconnect(timeout_seconds, with_will=True)
+        self._connection, self._online, self._lost_at = None, False, now
+        self._retry_at = now + _FIRST_BACKOFF_SECONDS
+        log.info("Disconnected from %s: %s", self._where, why)
+
+    def close(self, timeout_seconds: float, *, with_will: bool = False) -> None:
+        """Say goodbye, if there is a connection; there will be no other. `with_will`: have the will published, too."""
         if self._connection is not None:
             if self._online:
-                self._connection.disconnect(timeout_seconds)
+                self._connection.disconnect(timeout_seconds, with_will=with_will)
             self._connection.abort()
         self._connection, self._online, self._retry_at = None, False, float("inf")
 

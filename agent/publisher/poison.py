@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REFUSED = {mqtt.NOT_AUTHORIZED: "not_authorized", mqtt.QUOTA_EXCEEDED: "quota_exceeded"}
+NO_SUBSCRIBER = "no_subscriber"
+REFUSED = {
+    mqtt.NOT_AUTHORIZED: "not_authorized",
+    mqtt.QUOTA_EXCEEDED: "quota_exceeded",
+    mqtt.NO_MATCHING_SUBSCRIBERS: NO_SUBSCRIBER,
+}
 """Codes of the broker that mean that it does not take messages on a topic now, and the alarms for them."""
 _NO_ANSWER = {
     mqtt.SERVER_BUSY,
@@ -34,9 +39,19 @@ _CLOSES_THAT_PARK = 5
 
 
 def after_hanging_up(
-    end: mqtt.Ended, inflight: Inflight, states: dict[int, str], flow: FlowControl, holds: Holds, now: float
+    end: mqtt.Ended,
+    inflight: Inflight,
+    states: dict[int, str],
+    answers: set[int],
+    flow: FlowControl,
+    holds: Holds,
+    now: float,
 ) -> None:
-    """Let the topic rest that is to blame, or park the message; `states` are the topics under way, by packet id."""
+    """Let the topic rest that is to blame, or park the message.
+
+    `states` are the topics under way, by packet id, `answers` the packet ids of answers to commands: when one of those
+    is the oldest, it may be to blame, and it is soon given up.
+    """
     results = inflight.under_way
     if end.given_up or end.code in _NO_ANSWER or not flow.link_works or not (results or states):
         return
@@ -47,10 +62,12 @@ def after_hanging_up(
             if message.row == row and closes >= _CLOSES_THAT_PARK:
                 _park(inflight, message, "broker_disconnects", end.text)
         return
-    packet_id = min([*results, *states])  # the oldest: ids only rise, until far more are sent than matter here
+    packet_id = min([*results, *states, *answers])  # the oldest: ids only rise, until far more are sent than matter
+    if packet_id in answers:
+        return
     result = results.get(packet_id)
     topic, row = (states[packet_id], None) if result is None else (result.topic, result.row)
-    closes = flow.hung_up(end.code, f"{topic} {row}", alone=len(results) + len(states) == 1)
+    closes = flow.hung_up(end.code, f"{topic} {row}", alone=len(results) + len(states) + len(answers) == 1)
     if closes and result is not None and end.code in NEVER:
         _park(inflight, result, NEVER[end.code], end.text)
     elif closes:

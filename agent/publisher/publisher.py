@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING
 
 from agent import messages, mqtt
 from agent.clock import now_ms
+from agent.publisher.answers import Answer, Answers
 from agent.publisher.audience import Audience
 from agent.publisher.echo import Echo
-from agent.publisher.flow_control import NEVER, FlowControl
+from agent.publisher.flow_control import FlowControl
 from agent.publisher.holds import Holds
-from agent.publisher.inflight import Inflight, Outbox
+from agent.publisher.inflight import Inflight
 from agent.publisher.link import Link
-from agent.publisher.poison import REFUSED, after_hanging_up
+from agent.publisher.poison import after_hanging_up
 from agent.publisher.presence import Presence
+from agent.publisher.refusals import judge_message, judge_state
 from agent.publisher.retained import Retained
 from agent.publisher.states import States
 from agent.publisher.status import Doubt, PublisherStatus, look
+from agent.publisher.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from agent.config import Config
+    from agent.publisher.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ _OFFLINE_SECONDS = 2.0  # for the goodbye
 
 
 class Publisher:
-    """`set_state`, `wake` and `status` may be called from any thread, all else from the one that calls `step`."""
+    """`set_state`, `answer`, `wake` and `status` may be called from any thread, the rest from the one that steps."""
 
     def __init__(
         self,
@@ -51,24 +55,21 @@ class Publisher:
         wall_ms: Callable[[], int] = now_ms,
         jitter: Callable[[], float] = random.random,
         stall_seconds: float | None = None,
-        on_message: Callable[[str, bytes, bool], None] | None = None,
+        on_message: Callable[[mqtt.Received | mqtt.PassedOver], None] | None = None,
+        subscribe_to: Sequence[str] = (),
         retained_file: Path | None = None,
     ) -> None:
         """Prepare; nothing connects before the first step.
 
         `clock` is monotonic seconds, `jitter` returns 0..1. A connection that brings no acknowledgement for
-        `stall_seconds` (None: one and a half keepalives) is dropped. `on_message(topic, payload, retain)` gets what
-        comes in on topics that are not the publisher's own. `retained_file` remembers what is retained on the broker
-        (None: nothing does).
+        `stall_seconds` (None: one and a half keepalives) is dropped. `subscribe_to` names topics below the base topic
+        whose messages `on_message` gets. `retained_file` remembers what is retained on the broker (None: nothing does).
         """
         self._base = config.base_topic
         self._clock = clock
         self._wall_ms = wall_ms
         self._stall_seconds = stall_seconds or _STALL_KEEPALIVES * config.mqtt.keepalive_seconds
-        self._on_message = on_message
-        broker = f"{config.mqtt.host}:{config.mqtt.port}"
-        self._retained = Retained(retained_file, broker, wanted=config.mqtt.retain)
-        self._configured = messages.retained_topics((camera.name for camera in config.cameras), config.slots)
+        self._retained = Retained(retained_file, f"{config.mqtt.host}:{config.mqtt.port}", wanted=config.mqtt.retain)
         self._presence = Presence(config.agent.name, config.base_topic, wall_ms, self._retained.connection_number)
         self._bell = threading.Event()
         client_id = config.mqtt.client_id or config.agent.name
@@ -76,27 +77,38 @@ class Publisher:
             config.mqtt, client_id, self._make_will, self._bell.set, jitter, answer_seconds=self._stall_seconds
         )
         self._states = States()
+        self.take_cameras(config)
         # First, so that it is the first of the births; each connection begins with a fresh one.
         self._states.set(messages.STATE_AGENT, self._presence.birth())
         self._holds = Holds()
         self._inflight = Inflight(outbox)
         self._echo: Echo | None = None
         self._state_ids: dict[int, str] = {}  # packet id -> topic of a state that is under way
-        self._audience = Audience()
+        self._audience = Audience(holds=config.outbox.hold_until_subscribed)
+        self._answers = Answers(clock)
+        self._subscriptions = Subscriptions([f"{config.base_topic}/{topic}" for topic in subscribe_to], on_message)
         self._flow = FlowControl()
         self._progress_at = 0.0  # the last answer, or the last moment when none was owed
         self._doubt = Doubt(clock())
-        self._rescan_at = 0.0
-        self._closing = False
+        self._rescan_at, self._closing = 0.0, False
         self._since_ms = wall_ms()
         self._acknowledged = 0
         self._status = PublisherStatus(since_ms=self._since_ms)
         self.last_step_monotonic = clock()
 
     def set_state(self, topic: str, payload: bytes) -> None:
-        """Set a retained state; `topic` is below the base topic."""
+        """Set a retained state, or clear it with an empty payload; `topic` is below the base topic."""
         if self._states.set(topic, payload):
             self._bell.set()
+
+    def take_cameras(self, config: Config) -> None:
+        """Clear what is retained of cameras that are gone; nothing is set for them any more."""
+        self._states.configure(messages.retained_topics((camera.name for camera in config.cameras), config.slots))
+
+    def answer(self, answer: Answer) -> None:
+        """Send the answer to a command."""
+        self._answers.add(answer)
+        self._bell.set()
 
     def wake(self) -> None:
         """Say that the outbox has something new. A lost call costs one poll, never a message."""
@@ -130,13 +142,16 @@ class Publisher:
         """
         self._closing = True
         self.step(0.0)  # so that `empty` knows of what came last
-        self._step_until(lambda: self._inflight.empty and self._states.all_sent(self._holds.held), flush_seconds)
+        self._step_until(self._all_sent, flush_seconds)
         if self._link.connection is not None:
             self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason))
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
         self._link.close(_OFFLINE_SECONDS)
         self._inflight.record(self._clock())
         self._status = self._make_status(self._clock())
+
+    def _all_sent(self) -> bool:
+        return self._inflight.empty and self._answers.empty and self._states.all_sent(self._holds.held)
 
     def _step_until(self, done: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -163,8 +178,13 @@ class Publisher:
                 self._answered(event, now)
             case mqtt.Received():
                 self._received(event, now)
+            case mqtt.PassedOver() | mqtt.Subscribed():
+                self._subscriptions.take(event)
             case mqtt.Ended():
-                after_hanging_up(event, self._inflight, self._state_ids, self._flow, self._holds, now)
+                self._subscriptions.end(event, now)
+                after_hanging_up(
+                    event, self._inflight, self._state_ids, self._answers.packet_ids, self._flow, self._holds, now
+                )
                 self._end()
 
     def _received(self, message: mqtt.Received, now: float) -> None:
@@ -177,8 +197,8 @@ class Publisher:
                 self._states.repeat(messages.STATE_AGENT)
             if not message.payload and not self._closing:
                 self._states.repeat()  # an agent that had our name before has cleared what it left
-        elif self._on_message is not None and not echo:
-            self._on_message(message.topic, message.payload, message.retain)
+        elif not echo:
+            self._subscriptions.take(message)
 
     def _begin(self, connected: mqtt.Connected, now: float) -> None:
         """Births: a new connection may be to a broker that has forgotten everything."""
@@ -204,51 +224,27 @@ class Publisher:
         self._progress_at = now
         if self._retained.answered(ack):
             return
+        if self._answers.answered(ack):
+            self._flow.state_answered()
+            return
         topic = self._state_ids.pop(ack.mid, None)
         if topic is not None:
             self._flow.state_answered()
-            self._judge_state(topic, ack, now)
+            judge_state(self._base, topic, ack, self._states, self._holds, self._presence, now)
             return
         message = self._inflight.answered(ack.mid)
         if message is None:
             log.warning("The broker acknowledged packet %d, which was not under way", ack.mid)
             return
         self._flow.outbox_answered()
-        if ack.code < mqtt.FAILURE:
-            self._audience.acknowledged(message.topic, ack.code, now)
-            self._inflight.acknowledged(message)
-            self._inflight.go_back(self._holds.accept(message.topic))
-        elif ack.code in NEVER:
-            self._inflight.refused_for_ever(message, NEVER[ack.code], ack.text)
-            self._inflight.go_back(self._holds.try_another(message.topic))
-        else:
-            self._inflight.put_back(message)
-            self._refuse(message.topic, ack, now)
-            self._holds.keep_back(message.topic, message.row)
-
-    def _judge_state(self, topic: str, ack: mqtt.Acked, now: float) -> None:
-        taken = ack.code < mqtt.FAILURE
-        if taken and topic == messages.STATE_AGENT:
-            self._presence.arrived()
-        if ack.code in NEVER:
-            log.error("The broker will never take %s: %s", topic, ack.text)
-            taken = True  # until its value changes
-        if taken:
-            self._holds.accept(topic)
-        else:
-            self._refuse(topic, ack, now)
-        self._states.answered(topic, taken=taken)
-
-    def _refuse(self, topic: str, ack: mqtt.Acked, now: float) -> None:
-        if not self._holds.held(topic):
-            log.warning("The broker refuses %s/%s: %s; trying it again later", self._base, topic, ack.text)
-        self._holds.refuse(topic, REFUSED.get(ack.code, "publish_refused"), now)
+        judge_message(self._base, message, ack, self._inflight, self._holds, self._audience, now)
 
     def _end(self) -> None:
         if self._status.connected:
             self._since_ms = self._wall_ms()
         self._inflight.start_again()
         self._state_ids.clear()
+        self._answers.end()
         self._retained.end()
 
     def _check_progress(self, now: float) -> None:
@@ -263,7 +259,8 @@ class Publisher:
 
     def _owed(self) -> int:
         """Count the answers that the broker owes."""
-        return self._inflight.unanswered + len(self._state_ids) + self._retained.clearing
+        ours = len(self._state_ids) + len(self._answers.packet_ids)
+        return ours + self._inflight.unanswered + self._retained.clearing
 
     def _room(self) -> int:
         return 0 if self._retained.clearing else self._flow.size - self._owed()
@@ -275,6 +272,7 @@ class Publisher:
         return int(not self._owed() and self._states.all_sent(self._holds.held))
 
     def _send(self, connection: mqtt.Connection, now: float) -> None:
+        self._subscriptions.step(connection, now, calm="unstable_connection" not in self._link.alarms(now))
         self._inflight.go_back(self._holds.wake(now))
         if self._inflight.empty and now >= self._rescan_at:
             self._inflight.go_back(0)
@@ -290,6 +288,8 @@ class Publisher:
             else:
                 self._state_ids[packet_id] = topic
                 self._holds.sent(topic)
+        if self._flow.link_works:
+            self._answers.send(connection, self._room())
         for message in self._inflight.take(self._outbox_room(), self._holds, now):
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
@@ -298,10 +298,8 @@ class Publisher:
                 self._inflight.go_back(self._holds.try_another(message.topic))
             else:
                 self._inflight.sent(packet_id, message)
-
         if not self._owed() and self._flow.link_works and not self._closing:
-            topics = self._configured | self._states.topics()
-            self._retained.clear_one(connection, {f"{self._base}/{topic}" for topic in topics})
+            self._retained.clear_one(connection, {f"{self._base}/{topic}" for topic in self._states.topics()})
 
     def _make_will(self, retain: bool) -> mqtt.Will:
         return self._presence.will(retain=retain and self._retained.retain(self._presence.topic))
@@ -318,5 +316,6 @@ class Publisher:
     def _make_status(self, now: float) -> PublisherStatus:
         return look(
             self._link, self._inflight, self._holds, self._echo, self._doubt, self._audience, self._retained,
-            since_ms=self._since_ms, acknowledged=self._acknowledged, now=now,
+            self._subscriptions, answers_lost=self._answers.lost, since_ms=self._since_ms,
+            acknowledged=self._acknowledged, now=now,
         )  # fmt: skip

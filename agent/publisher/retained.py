@@ -75,6 +75,8 @@ class Retained:
         self._tries[topic] = self._tries.get(topic, 0) + 1
         if self._tries[topic] >= _TRIES:
             self._refused(topic, f"the connection ended {_TRIES} times while it was being cleared")
+            if not self._wanted:  # a broker that cannot retain may hang up on each: one is enough to know it
+                self._given_up |= self._here
 
     def retain(self, topic: str) -> bool:
         """Say whether what is published on this topic is to be retained, and remember that."""

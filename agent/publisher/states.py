@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # An HMI sees no more than ten values a second; in between only the latest counts.
 SPACING_SECONDS = 0.1
@@ -26,11 +26,14 @@ class States:
 
     def __init__(self) -> None:
         self._states: dict[str, _State] = {}
+        self._configured: frozenset[str] = frozenset()  # they have a value, or will
         self._lock = threading.Lock()
 
     def set(self, topic: str, payload: bytes) -> bool:
-        """Take a new value; returns whether anything changed."""
+        """Take a new value, an empty one to have none any more; returns whether anything changed."""
         with self._lock:
+            if not payload:
+                return self._states.pop(topic, None) is not None
             state = self._states.get(topic)
             if state is None:
                 self._states[topic] = _State(payload)
@@ -38,6 +41,13 @@ class States:
             changed = state.payload != payload
             state.payload, state.changed = payload, state.changed or changed
             return changed
+
+    def configure(self, topics: Iterable[str]) -> None:
+        """Say which topics there are; those that there were and are no more are forgotten."""
+        with self._lock:
+            gone, self._configured = self._configured.difference(topics), frozenset(topics)
+            for topic in gone:
+                self._states.pop(topic, None)
 
     def send_all_again(self) -> None:
         """Forget what the broker has: a new connection, perhaps to a broker that has forgotten everything."""
@@ -52,9 +62,9 @@ class States:
                 state.changed = state.changed or topic in (None, name)
 
     def topics(self) -> frozenset[str]:
-        """All topics that have a value."""
+        """All topics that have a value, or are to have one."""
         with self._lock:
-            return frozenset(self._states)
+            return self._configured.union(self._states)
 
     def take(self, now: float, room: int, held: Callable[[str], bool]) -> list[tuple[str, bytes]]:
         """Return up to `room` values to send now; each topic is under way once at most."""
@@ -72,9 +82,10 @@ class States:
     def answered(self, topic: str, *, taken: bool) -> None:
         """Note that the broker answered; a value it did not take is sent again when the topic is no longer held."""
         with self._lock:
-            state = self._states[topic]
-            state.under_way = False
-            state.changed = state.changed or not taken
+            state = self._states.get(topic)
+            if state is not None:  # else it has been forgotten meanwhile
+                state.under_way = False
+                state.changed = state.changed or not taken
 
     def all_sent(self, held: Callable[[str], bool]) -> bool:
         """Whether the broker has every latest value, apart from those it refuses."""

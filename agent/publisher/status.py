@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from agent.publisher.poison import NO_SUBSCRIBER
+
 if TYPE_CHECKING:
     from agent.mqtt import Connection
     from agent.publisher.audience import Audience
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from agent.publisher.inflight import Inflight
     from agent.publisher.link import Link
     from agent.publisher.retained import Retained
+    from agent.publisher.subscriptions import Subscriptions
 
 _PROOF_SECONDS = 10.0
 
@@ -31,6 +34,7 @@ class PublisherStatus:
     parked: int = 0  # since the start
     delivery: Delivery = "down"
     nobody_listening: bool = False
+    answers_lost: int = 0  # answers to commands that the broker did not take, since the start
     unheard: int = 0  # results that the broker took and nobody asked for, since the start
     last_error: str = ""
     alarms: tuple[str, ...] = ()
@@ -40,7 +44,7 @@ def delivery(connection: Connection | None, holds: Holds, echo: Echo | None) -> 
     """Say what an acknowledgement is worth. `echo` is None where the protocol tells a denial from a success."""
     if connection is None:
         return "down"
-    if holds.alarms:
+    if holds.alarms - {NO_SUBSCRIBER}:
         return "refused"
     return "verified" if echo is None or echo.complete else "unverified"
 
@@ -68,7 +72,9 @@ def look(
     doubt: Doubt,
     audience: Audience,
     retained: Retained,
+    subscriptions: Subscriptions,
     *,
+    answers_lost: int,
     since_ms: int,
     acknowledged: int,
     now: float,
@@ -82,6 +88,9 @@ def look(
         "delivery_unverified": doubt.lasts(worth, alarms, echo, now),
         "nobody_listening": audience.alarm(now),
         "broker_without_retain": retained.alarm,
+        "commands_not_granted": connection is not None and subscriptions.denied,
+        "commands_suspended": subscriptions.resting,
+        "hold_not_possible": audience.holds and connection is not None and connection.protocol == "3.1.1",
     }
     alarms |= {alarm for alarm, is_set in found.items() if is_set}
     return PublisherStatus(
@@ -93,6 +102,7 @@ def look(
         parked=inflight.parked,
         delivery=worth,
         nobody_listening=audience.nobody,
+        answers_lost=answers_lost,
         unheard=audience.unheard,
         last_error=link.last_error,
         alarms=tuple(sorted(alarms)),

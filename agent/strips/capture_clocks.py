@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.clock import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 AHEAD_MS = 60_000  # less is told from nothing only where both clocks are kept by NTP
 REMEMBERED_SECONDS = 3600.0  # a single file from the future is to be seen by people
@@ -28,6 +28,12 @@ class CaptureClocks:
         self._last_ms[camera] = captured_ts_ms
         if self._is_ahead(captured_ts_ms):
             self._ahead_at[camera] = self._clock()
+
+    def forget(self, cameras: Iterable[str]) -> None:
+        """Say nothing more of cameras that are gone."""
+        for camera in cameras:
+            self._last_ms.pop(camera, None)
+            self._ahead_at.pop(camera, None)
 
     def alarms(self) -> list[str]:
         """Return `camera_<name>_clock_ahead` for each camera that it is true of."""

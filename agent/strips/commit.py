@@ -15,6 +15,7 @@ from agent.strips.message import strip_message, verdict_of
 
 if TYPE_CHECKING:
     from agent.config import Camera, Config
+    from agent.contract.threshold import Threshold
     from agent.ledger import Ledger
     from agent.records import Strip
     from agent.supervision import WorkerHandle
@@ -38,11 +39,18 @@ class Outcome:
 
 
 def commit(
-    config: Config, ledger: Ledger, camera: Camera, strip: Strip, outcome: Outcome, worker: WorkerHandle
+    config: Config,
+    ledger: Ledger,
+    camera: Camera,
+    strip: Strip,
+    threshold: Threshold,
+    outcome: Outcome,
+    worker: WorkerHandle,
 ) -> bytes | None:
     """Record the outcome and return the message's bytes; None when the strip's file was written on meanwhile.
 
-    `worker` is the one that judged it, or was lost on it. Raises Retry where the ledger cannot: nothing is recorded.
+    `threshold` is the one it was judged by, or would have been; `worker` judged it, or was lost on it. Raises Retry
+    where the ledger cannot: nothing is recorded.
     """
     judgement = outcome.judgement
     verdict = verdict_of(judgement)
@@ -55,9 +63,13 @@ def commit(
         digest=outcome.digest if judgement is None else judgement.digest,
         topic=messages.strip_event_topic(strip.camera),
         dispose=camera.when_done != "keep",
+        detail=outcome.detail,
+        in_pixels=config.scoring.method == "area",
+        inference_seconds=None if judgement is None else judgement.inference_ms / 1000,
+        measures=None if judgement is None else judgement.measures,
     )
     message = partial(
-        strip_message, config, camera, strip, judgement, outcome.reason, worker.facts,
+        strip_message, config, camera, strip, threshold, judgement, outcome.reason, worker.facts,
         stream=ledger.database.stream, model_sha256=worker.setup.model_sha256,
     )  # fmt: skip
     payload = b""

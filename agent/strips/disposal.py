@@ -24,15 +24,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from agent.errors import Reason, Reject
-from agent.files import (
-    HIDDEN_PREFIX,
-    fsync_open_folder,
-    make_folder,
-    open_folder_below,
-    open_regular_file,
-    split_path,
-)
+from agent.files import HIDDEN_PREFIX, fsync_open_folder, make_folder
 from agent.records import show_name
+from agent.regular_files import open_folder_below, open_regular_file, split_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
 
     from agent.records import Strip
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 _LONGEST_NAME_BYTES = 255
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -274,13 +268,17 @@ def _chunks(descriptor: int, size_bytes: int) -> Iterator[bytes]:
 
 def _free_name(folder: int, judged: _Judged) -> str:
     """Return the file's name, or one that begins and ends like it where that is taken."""
-    path = PurePosixPath(judged.name)
-    endings = ["", f"-{judged.strip_id}", *(f"-{judged.strip_id}-{number}" for number in range(2, 100))]
-    for ending in endings:
-        room = _LONGEST_NAME_BYTES - len(os.fsencode(ending + path.suffix))
-        name = os.fsdecode(os.fsencode(path.stem)[:room]) + ending + path.suffix
+    for name in names_when_done(judged.name, judged.strip_id):
         try:
             os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return name
     raise OSError(errno.EEXIST, "all names are taken", judged.name)
+
+
+def names_when_done(name: str, strip_id: str) -> Iterator[str]:
+    """Give the names that a file may have in the done folder, the first that was free: its own, or one much like it."""
+    path = PurePosixPath(name)
+    for ending in ("", f"-{strip_id}", *(f"-{strip_id}-{number}" for number in range(2, 100))):
+        room = _LONGEST_NAME_BYTES - len(os.fsencode(ending + path.suffix))
+        yield os.fsdecode(os.fsencode(path.stem)[:room]) + ending + path.suffix

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from agent.clock import DAY_MS, now_ms
 from agent.errors import Reject
-from agent.files import open_folder_below, split_path
 from agent.records import FileIdentity, show_name
+from agent.regular_files import open_folder_below, split_path
 from agent.strips.disposal import Disposal, dispose
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ class CameraFiles:
         self,
         camera: Camera,
         ledger: Ledger,
-        *,
         keep_days: float,
         folder_is_away: Callable[[str], bool],
+        *,
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._camera = camera
         self._ledger = ledger
-        self._keep_days = keep_days
+        self.keep_days = keep_days  # a reload may set it, at any time
         self._folder_is_away = folder_is_away
         self._clock = clock
         self._wall_ms = wall_ms
@@ -56,12 +56,13 @@ class CameraFiles:
         self._disposed_up_to = self._staying_up_to = self._looked_up_to = 0  # rows; after an error the next ones work
         self._errors_since: float | None = None  # the first of them that no whole round without one has followed
         self._round_has_errors = False
-        self.error = ""  # the last one, while there are any
+        self._error = ""  # the last one, while there are any
+        self._waits_since: float | None = None  # for the file system, which may hang for ever
 
-    def step(self) -> None:
-        """Do what is due; raises Retry where the ledger cannot."""
+    def step(self) -> float:
+        """Do what is due; return for how many seconds nothing is. Raises Retry where the ledger cannot."""
         if self._folder_is_away(self._camera.name):
-            return
+            return 0.0
         disposes = self._camera.when_done != "keep"
         if disposes and self._clock() >= self._dispose_at:
             self._dispose()
@@ -71,12 +72,30 @@ class CameraFiles:
             if not disposes:  # it may have been another word before
                 self._ledger.strips.keep_files(self._camera.name)
             self.forget_old_rows()
+        due = min(self._rows_at, self._dispose_at, self._staying_at) if disposes else self._rows_at
+        return max(0.0, due - self._clock())
+
+    @property
+    def error(self) -> str:
+        """Why files cannot be moved or removed, "" where they can. For any thread."""
+        waits_since = self._waits_since
+        waited = 0.0 if waits_since is None else self._clock() - waits_since
+        if waited >= ALARM_AFTER_SECONDS:
+            return f"to {self._camera.when_done} a file has not come back for {waited:.0f} s (a share that hangs?)"
+        return self._error
 
     def alarms(self) -> list[str]:
         """Name what needs attention: files that cannot be moved or removed for a minute. For any thread."""
-        since = self._errors_since
-        long = since is not None and self._clock() - since >= ALARM_AFTER_SECONDS
+        began = [since for since in (self._errors_since, self._waits_since) if since is not None]
+        long = bool(began) and self._clock() - min(began) >= ALARM_AFTER_SECONDS
         return [f"camera_{self._camera.name}_files_cannot_be_disposed_of"] if long else []
+
+    def _dispose_of(self, strip: Strip, digest: str) -> Disposal:
+        self._waits_since = self._clock()
+        try:
+            return dispose(self._camera.folder, strip, digest, self._camera.done_folder)
+        finally:
+            self._waits_since = None
 
     def _dispose(self) -> None:
         camera, strips = self._camera, self._ledger.strips
@@ -84,13 +103,13 @@ class CameraFiles:
         if not due:
             self._disposed_up_to = 0
             if not self._round_has_errors:
-                self._errors_since, self.error = None, ""
+                self._errors_since, self._error = None, ""
             self._round_has_errors = False
             return
         begun_before = strips.begin_disposal([strip.row for strip, _ in due])
         for strip, digest in due:
             try:
-                disposal = dispose(camera.folder, strip, digest, camera.done_folder)
+                disposal = self._dispose_of(strip, digest)
             except OSError as error:
                 self._failed(strip, error)
                 return
@@ -109,7 +128,7 @@ class CameraFiles:
         if self._errors_since is None:
             self._errors_since = self._clock()
         self._round_has_errors = True
-        self.error = f"cannot {camera.when_done} {show_name(strip.path)}: {error.strerror or error}"
+        self._error = f"cannot {camera.when_done} {show_name(strip.path)}: {error.strerror or error}"
         self._dispose_at = self._clock() + PAUSE_SECONDS
         self._disposed_up_to = strip.row
 
@@ -130,7 +149,7 @@ class CameraFiles:
             self._staying_at = self._clock() + STAYING_EVERY_SECONDS
         for strip, digest in batch:
             try:
-                disposal = dispose(self._camera.folder, strip, digest, self._camera.done_folder)
+                disposal = self._dispose_of(strip, digest)
             except OSError as error:
                 log.info("camera %s: %s still stays: %s", self._camera.name, show_name(strip.path), error)
                 continue
@@ -140,7 +159,7 @@ class CameraFiles:
     def forget_old_rows(self) -> int:
         """Look through a batch of old rows and forget those whose files are gone; return how many that were."""
         now = self._ledger.purge.age_now(self._wall_ms(), self._clock())
-        before = int(now - self._keep_days * DAY_MS)
+        before = int(now - self.keep_days * DAY_MS)
         if not now or self._folder_is_away(self._camera.name):
             self._rows_at = self._clock() + PAUSE_SECONDS
             return 0

@@ -5,16 +5,17 @@ From `begin` on the strip is accounted for; `journey.py` goes on from there.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.errors import Reject, Retry
-from agent.files import read_regular_file
+from agent.errors import Reason, Reject, Retry
 from agent.records import show_name
+from agent.regular_files import digest_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from agent.config import Camera
     from agent.ledger import Ledger
@@ -24,16 +25,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the ledger knows of a camera before its folder is watched."""
+
+    was_scanned: bool  # its backlog rule has been applied
+    strips_wait: bool  # their files must be in the folder
+
+    @classmethod
+    def of(cls, ledger: Ledger, camera: str) -> Self:
+        """Ask the ledger; raises Retry where it cannot tell."""
+        waits = any(balance.camera == camera and balance.waiting for balance in ledger.report.balances())
+        return cls(ledger.strips.camera_was_scanned(camera), waits)
+
+
 class Intake:
     """Steps 1 to 3, for one camera."""
 
-    def __init__(self, camera: Camera, watcher: CameraWatcher, ledger: Ledger, max_file_bytes: int) -> None:
-        self.camera = camera
+    def __init__(
+        self, camera: Camera, watcher: CameraWatcher, ledger: Ledger, max_file_bytes: int, before: Before | None = None
+    ) -> None:
+        """`before` None: the ledger is asked here."""
+        self.camera = camera  # replaced by a reload that changes nothing about the watching
         self.watcher = watcher
         self._ledger = ledger
         self._max_file_bytes = max_file_bytes
-        self._first_scan_recorded = ledger.strips.camera_was_scanned(camera.name)
-        if any(balance.camera == camera.name and balance.waiting for balance in ledger.report.balances()):
+        before = before or Before.of(ledger, camera.name)
+        self.first_scan_recorded = before.was_scanned
+        if before.strips_wait:
             watcher.expect_files()
 
     def step(self) -> int:
@@ -42,9 +61,9 @@ class Intake:
         try:
             doubtful = self._ledger.strips.begin(files) if files else []
             self._begin_by_digest(doubtful)
-            if not self._first_scan_recorded and self.watcher.first_scan_done:
+            if not self.first_scan_recorded and self.watcher.first_scan_done:
                 self._ledger.strips.record_first_scan(self.camera.name)
-                self._first_scan_recorded = True
+                self.first_scan_recorded = True
         except Retry as error:
             # Nothing is lost: what has not been begun is handed out again, what has been is known by then.
             self.watcher.give_back(files)
@@ -56,12 +75,27 @@ class Intake:
         for file in doubtful:
             digest = ""  # of what cannot be read: as unreadable as before is the same strip
             try:
-                data, _, _ = read_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
-                digest = hashlib.sha256(data).hexdigest()
+                digest = digest_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
             except Reject as refusal:
+                if refusal.reason is Reason.FILE_VANISHED:  # maybe the box itself has just moved or removed it
+                    self.watcher.count_vanished()
+                    continue
                 log.info("camera %s: %s is not read again: %s", self.camera.name, show_name(file.path), refusal)
             except Retry as error:
                 self.watcher.give_back([file])
                 log.info("camera %s: %s cannot be read yet: %s", self.camera.name, show_name(file.path), error)
                 continue
-            self._ledger.strips.begin_by_digest(file, digest)
+            if self._ledger.strips.begin_by_digest(file, digest) is None:
+                self._begin_if_there(file, digest)
+
+    def _begin_if_there(self, file: SettledFile, digest: str) -> None:
+        """Look again, now that the ledger says that the box has moved or removed such a file."""
+        try:
+            (self.camera.folder / file.path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            self.watcher.count_vanished()
+        except OSError as error:
+            self.watcher.give_back([file])
+            log.info("camera %s: %s cannot be looked at yet: %s", self.camera.name, show_name(file.path), error)
+        else:
+            self._ledger.strips.begin_by_digest(file, digest, is_there=True)

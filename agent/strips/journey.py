@@ -1,7 +1,7 @@
 """The strip's journey: from a settled file in a camera's folder to a committed result.
 
-    1, 2  `intake.py`          settled files that the ledger does not know
-    3     `intake.py`          begin: from here on the strip is accounted for
+    1     `watching/`          settled files that the ledger does not know
+    2, 3  `intake.py`          which strip is it; begin: from here on the strip is accounted for
     4     `StripJourney.step`  a worker judges it; what goes wrong is decided by `errors.decide`
     5     `commit.py`          result, message bytes and sequence number in one durable transaction
 
@@ -15,20 +15,20 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from agent.contract.threshold import choose_threshold
+from agent.contract.threshold import Threshold, choose_threshold, operators_threshold
 from agent.errors import Action, AgentError, Blame, Reason, Reject, Retry, decide
 from agent.ledger.strips import LANES
 from agent.records import show_name
 from agent.strips.commit import Outcome, commit
-from agent.strips.waiting import LAST_LOOK_AGAIN_SECONDS, WaitingStrips, pause_seconds
+from agent.strips.postponed import LAST_LOOK_AGAIN_SECONDS, WaitingStrips, pause_seconds
 from agent.wire import Failed, Job, Judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agent.config import Config
+    from agent.config import Camera, Config
     from agent.ledger import Ledger
-    from agent.records import Strip
+    from agent.records import Judgement, Strip
     from agent.strips.folder import CameraFolder
     from agent.strips.leftovers import Leftovers
     from agent.supervision import Slot, WorkerHandle
@@ -42,7 +42,8 @@ class StripJourney:
     """Steps 4 and 5, for the cameras of one slot.
 
     It calls `committed(camera, captured_ts_ms, payload)` after each commit and `judged(worker, answer)` for each answer
-    of a worker (None: it was lost). Before it blames a strip it asks the camera's folder, one of `folders`.
+    of a worker (None: it was lost), and `looked(strip, judgement, worker)` for each that was judged and is committed.
+    Before it blames a strip it asks the camera's folder, one of `folders`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StripJourney:
         *,
         committed: Callable[[str, int, bytes], None],
         judged: Callable[[WorkerHandle, Judged | Failed | None], None],
+        looked: Callable[[Strip, Judgement, WorkerHandle], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
@@ -63,8 +65,10 @@ class StripJourney:
         self._ledger = ledger
         self._folders = folders
         self._leftovers = leftovers
-        self._cameras = {camera.name: camera for camera in config.cameras if camera.slot == slot.name}
-        self._turns = list(self._cameras)  # the camera whose turn it is comes first
+        self._cameras: dict[str, Camera] = {}  # also those that are gone, of which a worker may hold a strip
+        self._turns: list[str] = []  # the camera whose turn it is comes first
+        self._reloaded: Config | None = config  # not looked at yet
+        self._take_reloaded()
         self._feeding = True
         self._heatmaps_fail = False  # the last ones that should have been written were not
         self._waiting = WaitingStrips(clock)
@@ -72,6 +76,7 @@ class StripJourney:
         self._lost_by = ""  # the model whose workers they cost
         self._committed = committed
         self._judged = judged
+        self._looked = looked
         self._clock = clock
 
     def step(self, timeout_seconds: float) -> bool:
@@ -79,6 +84,7 @@ class StripJourney:
 
         Raises Retry where the ledger does not answer: nothing has happened then, or all but the last part of it.
         """
+        self._take_reloaded()
         worker = self.slot.adopt()
         if worker is not None and not worker.jobs and not worker.alive:
             log.error("worker %d ended while it had nothing to do", worker.pid)
@@ -91,22 +97,37 @@ class StripJourney:
         if not worker.jobs:
             self._rest(timeout_seconds)
             return False
-        strip = worker.jobs[0].strip
+        job = worker.jobs[0]
         try:
             answer = worker.poll(timeout_seconds, self._config.inference.deadline_seconds)
         except Retry as lost:
-            self._worker_lost(worker, strip, lost)
+            self._worker_lost(worker, job, lost)
             return True
         if answer is None:
             return False
         self._lost_in_a_row.clear()
         self._judged(worker, answer)
         try:
-            self._feed(worker, recording=strip)  # it goes on while this answer is recorded
+            self._feed(worker, recording=job.strip)  # it goes on while this answer is recorded
         except Retry as error:  # the answer is in hand: it is recorded before anything else is tried
             log.error("slot %s: no further strip can be given: %s", self.slot.name, error)  # noqa: TRY400 - no stack
-        self._record(strip, answer, worker)
+        self._record(job, answer, worker)
         return True
+
+    def take(self, config: Config) -> None:
+        """Go by another configuration from the next step on. For any thread."""
+        self._reloaded = config
+        self.bell.set()
+
+    def _take_reloaded(self) -> None:
+        config, self._reloaded = self._reloaded, None
+        if config is None:
+            return
+        self._config = config
+        mine = {camera.name: camera for camera in config.cameras if camera.slot == self.slot.name}
+        self._cameras |= mine
+        known = [name for name in self._turns if name in mine]
+        self._turns = known + [name for name in mine if name not in known]
 
     def stop_feeding(self) -> None:
         """Give the worker no more strips: the service is stopping."""
@@ -141,15 +162,23 @@ class StripJourney:
                 return  # it goes alone: the worker finishes first
             camera = self._cameras[strip.camera]
             threshold = choose_threshold(
+                operator=self._operators_threshold(strip.camera),
                 camera=camera.threshold,
                 scoring=self._config.scoring.threshold,
                 model=worker.facts.threshold if worker.facts else None,
             )
-            worker.send(Job(strip, str(camera.folder), threshold))
+            worker.send(Job(strip, str(camera.folder), threshold.value, threshold.source))
+
+    def _operators_threshold(self, camera: str) -> float | None:
+        told = self._ledger.operators.thresholds.get(camera)
+        return None if told is None else operators_threshold(told.value, told.method, self._config.scoring.method)
 
     def _next_strip(self, busy: set[int]) -> Strip | None:
-        """Lane by lane, cameras in turn; those that a worker was lost on when it is their turn."""
-        reachable = [camera for camera in self._turns if not self._folders[camera].is_away]
+        """Lane by lane, cameras in turn; those that a worker was lost on when it is their turn; of no paused camera."""
+        if not self._ledger.strips.any_waits():
+            return None
+        paused = self._ledger.operators.paused
+        reachable = [camera for camera in self._turns if camera not in paused and not self._folders[camera].is_away]
         again = self._ledger.strips.next_again(reachable, busy)
         if again is not None and not self._lost_in_a_row:
             return again
@@ -170,10 +199,11 @@ class StripJourney:
 
     # -- what became of it ---------------------------------------------------------------------------------------------
 
-    def _record(self, strip: Strip, answer: Judged | Failed, worker: WorkerHandle) -> None:
+    def _record(self, job: Job, answer: Judged | Failed, worker: WorkerHandle) -> None:
+        strip = job.strip
         try:
             if isinstance(answer, Judged):
-                self._commit(strip, Outcome(answer.judgement), worker)
+                self._commit(job, Outcome(answer.judgement), worker)
                 return
             error = self._error_of(strip, answer)
             since = self._waiting.since(strip)
@@ -188,7 +218,7 @@ class StripJourney:
             if decision.action is Action.WAIT:
                 self._let_wait(strip, error, since)
             else:
-                self._commit(strip, Outcome(None, decision.reason, decision.detail, answer.digest), worker)
+                self._commit(job, Outcome(None, decision.reason, decision.detail, answer.digest), worker)
         except Retry as error:  # the ledger cannot write: the strip still waits there and is judged again
             log.error("strip %s: cannot be recorded yet: %s", strip.strip_id, error)  # noqa: TRY400 - the stack tells nothing
             self._waiting.add(strip, LAST_LOOK_AGAIN_SECONDS)
@@ -217,11 +247,12 @@ class StripJourney:
         self._waiting.add(strip, pause, since=since, for_the_box=for_the_box)
         log.log(level, "strip %s (%s/%s) waits: %s", strip.strip_id, strip.camera, show_name(strip.path), error)
 
-    def _worker_lost(self, worker: WorkerHandle, blamed: Strip, lost: Retry) -> None:
+    def _worker_lost(self, worker: WorkerHandle, job: Job, lost: Retry) -> None:
         """Blame the strip it was at, or, after three different ones in a row, the model or the box.
 
         The second strip that it held was never begun: it waits in the ledger as before.
         """
+        blamed = job.strip
         self.slot.lose(worker)
         self._leftovers.of_lost_worker(blamed)
         if lost.blame is Blame.BOX:  # its file did not come: neither the strip nor the model is to blame
@@ -248,7 +279,7 @@ class StripJourney:
             self.slot.hold(why, worker.setup.model_sha256)
         try:
             if decision.action is Action.REJECT:
-                self._commit(blamed, Outcome(None, decision.reason, decision.detail), worker)
+                self._commit(job, Outcome(None, decision.reason, decision.detail), worker)
             elif no_memory:  # others show meanwhile whether there is enough for them
                 self._let_wait(blamed, Retry(lost.reason, lost.detail, Blame.BOX), self._waiting.since(blamed))
             else:
@@ -257,8 +288,9 @@ class StripJourney:
             log.error("strip %s: cannot be recorded yet: %s", blamed.strip_id, error)  # noqa: TRY400 - the stack tells nothing
             self._waiting.add(blamed, LAST_LOOK_AGAIN_SECONDS, attempts=attempts)
 
-    def _commit(self, strip: Strip, outcome: Outcome, worker: WorkerHandle) -> None:
-        payload = commit(self._config, self._ledger, self._cameras[strip.camera], strip, outcome, worker)
+    def _commit(self, job: Job, outcome: Outcome, worker: WorkerHandle) -> None:
+        strip, threshold = job.strip, Threshold(job.threshold, job.threshold_source)
+        payload = commit(self._config, self._ledger, self._cameras[strip.camera], strip, threshold, outcome, worker)
         self._waiting.forget(strip.row)
         if payload is None:
             return
@@ -266,3 +298,5 @@ class StripJourney:
             self._heatmaps_fail = outcome.heatmaps.state == "failed"
         self._leftovers.of_committed(strip, outcome.heatmaps)
         self._committed(strip.camera, strip.identity.mtime_ns // 1_000_000, payload)
+        if outcome.judgement is not None:
+            self._looked(strip, outcome.judgement, worker)

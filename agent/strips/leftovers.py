@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from agent.files import HEATMAP_SUFFIXES, heatmap_stem, remove_temporary_files
+from agent.files import remove_temporary_files
+from agent.heatmap_names import HEATMAP_SUFFIXES, heatmap_stem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 KEPT_IN_MIND = 10_000
 AGAIN_SECONDS = 10.0
+EVERYWHERE_EVERY_SECONDS = 3600.0
 
 
 class Leftovers:
@@ -32,6 +35,7 @@ class Leftovers:
         self._folder = folder
         self._stems: deque[tuple[str, Collection[str]]] = deque(maxlen=KEPT_IN_MIND)  # and the endings that have to go
         self._bell = threading.Event()
+        self._everywhere_at = time.monotonic()
 
     def of_lost_worker(self, strip: Strip) -> None:
         """Have the files removed that the lost worker was in the middle of writing."""
@@ -59,6 +63,9 @@ class Leftovers:
                 self._bell.clear()
                 self._bell.wait(min(timeout_seconds, AGAIN_SECONDS))
                 return
+        if time.monotonic() >= self._everywhere_at:  # of workers that nobody could blame
+            self._everywhere_at = time.monotonic() + EVERYWHERE_EVERY_SECONDS
+            remove_temporary_files(self._folder)
 
     def _remember(self, strip: Strip, suffixes: Collection[str]) -> None:
         stem = heatmap_stem(strip.camera, strip.identity.mtime_ns, strip.path, strip.strip_id, strip.revision)

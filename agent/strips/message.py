@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from agent.contract.threshold import choose_threshold
 from agent.messages import BAD_QUALITY, GOOD_QUALITY, INVALID_SCORE, VERDICT_CODES, StripResult, utc_text
 from agent.records import HeatmapFiles, Judgement, show_name
 
 if TYPE_CHECKING:
     from agent.config import Camera, Config
+    from agent.contract.threshold import Threshold
     from agent.records import Strip
     from agent.wire import Loaded
 
@@ -26,6 +26,7 @@ def strip_message(
     config: Config,
     camera: Camera,
     strip: Strip,
+    threshold: Threshold,
     judgement: Judgement | None,
     reason: str,
     model: Loaded | None,
@@ -35,7 +36,10 @@ def strip_message(
     ts_ms: int,
     model_sha256: str,
 ) -> StripResult:
-    """Make the message. `judgement` is None for an invalid strip, which then has a `reason`."""
+    """Make the message. `judgement` is None for an invalid strip, which then has a `reason`.
+
+    `threshold` is the one that it was judged by, or would have been.
+    """
     verdict = verdict_of(judgement)
     files = HeatmapFiles() if judgement is None else judgement.heatmaps
     return StripResult(
@@ -52,7 +56,8 @@ def strip_message(
         file=show_name(strip.path),
         captured_ts_ms=strip.identity.mtime_ns // 1_000_000,
         score=judgement.score if judgement else INVALID_SCORE,
-        threshold=_threshold(config, camera, judgement, model),
+        threshold=threshold.value,
+        threshold_source=threshold.source,
         verdict=verdict,
         verdict_code=VERDICT_CODES[verdict],  # type: ignore[arg-type]  # 0, 1 or 2
         reason=reason,
@@ -71,17 +76,11 @@ def strip_message(
         heatmap_path=files.tiff_path,
         heatmap_sha256=files.tiff_sha256,
         preview_path=files.png_path,
+        preview_sha256=files.png_sha256,
         preview_url=_preview_url(config.heatmaps.url_template, files.png_path),
         heatmap_state=files.state,  # type: ignore[arg-type]  # one of the four
-    )
-
-
-def _threshold(config: Config, camera: Camera, judgement: Judgement | None, model: Loaded | None) -> float:
-    """Return the one it was judged by; where it was not judged, the one it would have been."""
-    if judgement is not None:
-        return judgement.threshold
-    return choose_threshold(
-        camera=camera.threshold, scoring=config.scoring.threshold, model=model.threshold if model else None
+        ignore_pixels_sha256=judgement.ignore_pixels_sha256 if judgement else "",
+        ignore_mask_sha256=judgement.ignore_mask_sha256 if judgement else "",
     )
 
 

@@ -18,13 +18,12 @@ from pathlib import Path
 
 from agent import wire
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.wire import Failed, Job, Judged, Judging, Loaded, Opening, Reading, Refused, Setup
+from agent.supervision.stderr import LINES_KEPT, drain
+from agent.wire import Failed, Job, Judged, Judging, Loaded, Opening, Reading, Refused, Setup, Writing
 
 log = logging.getLogger(__name__)
 
 REAP_SECONDS = 5.0
-STDERR_LINES_KEPT = 20
-STDERR_LINE_BYTES = 2000  # longer lines are cut into several
 LAST_WORDS_SECONDS = 5.0  # while memory is short, the kernel takes its time to end a process
 ENVIRONMENT = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime would upload usage data
@@ -51,7 +50,7 @@ class WorkerHandle:
         self._opens = False  # it has got as far as opening the model
         self._reads = False  # it has not got the whole file of the oldest job
         self._busy_since = self._looked_at = time.monotonic()  # when it began what it is at now; the last look at it
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
+        self._stderr: deque[str] = deque(maxlen=LINES_KEPT)
         self._killed_by_us = False
         self._left_behind = False  # it was killed and does not end
         self._starved_seconds = 0.0  # when its time was over
@@ -91,6 +90,11 @@ class WorkerHandle:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    @property
+    def starved_seconds(self) -> float:
+        """How long it had waited for a processor in all its life when its time was over; 0.0 before."""
+        return self._starved_seconds
 
     @property
     def hangs(self) -> bool:
@@ -153,7 +157,7 @@ class WorkerHandle:
             message = self._receive(max(0.0, give_up - time.monotonic()), deadline_seconds)
             if message is None:
                 return None
-            if not isinstance(message, Reading | Judging):
+            if not isinstance(message, Reading | Judging | Writing):
                 break
             self._note_progress(message)
         if not isinstance(message, Judged | Failed) or message.strip_id != self._jobs[0].strip_id:
@@ -168,10 +172,13 @@ class WorkerHandle:
         self._reads = True
         self._busy_since = self._looked_at = time.monotonic()
 
-    def _note_progress(self, message: Reading | Judging) -> None:
-        """Its time begins anew with each part of the file, and once it has all of it; read ahead, that says nothing."""
+    def _note_progress(self, message: Reading | Judging | Writing) -> None:
+        """Its time begins anew with each part of the file, and once it has all of it; read ahead, that says nothing.
+
+        The time that it may take for writing heatmaps does not count.
+        """
         if message.strip_id == self._jobs[0].strip_id:
-            self._busy_since = time.monotonic()
+            self._busy_since = time.monotonic() + (self.setup.heatmap_seconds if isinstance(message, Writing) else 0.0)
             self._reads = self._reads and isinstance(message, Reading)
 
     def close(self, grace_seconds: float = 5.0) -> None:
@@ -197,6 +204,11 @@ class WorkerHandle:
             log.critical("worker %d does not end: it hangs in the kernel", self.pid)
             self._left_behind = True
             return -signal.SIGKILL
+
+    def _drain_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - stderr=PIPE above
+        with self._process.stderr as stderr:
+            drain(stderr, self.pid, self._stderr)
 
     @property
     def _killed_by_others(self) -> bool:
@@ -282,14 +294,6 @@ class WorkerHandle:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = "; ".join(list(self._stderr)[-3:])
         return f"worker {self.pid} {how}{': ' + words if words else ''}"
-
-    def _drain_stderr(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101 - stderr=PIPE above
-        with self._process.stderr as stderr:
-            for raw in iter(lambda: stderr.readline(STDERR_LINE_BYTES), b""):
-                line = raw.decode("utf-8", "backslashreplace").rstrip()
-                self._stderr.append(line)
-                log.warning("worker %d: %s", self.pid, line)
 
 
 def starved_seconds(pid: int) -> float:

@@ -27,6 +27,7 @@ class Slot:
         self.losses = 0  # workers lost since the start
         self.changed = threading.Event()  # rings for the model's journey
         self.bell = threading.Event()  # rings for the strip's journey
+        self.shadow_is_there = False  # a worker of the slot's shadow runs; said by the shadow's journey
 
     @property
     def current(self) -> WorkerHandle | None:
@@ -81,7 +82,7 @@ class Slot:
         with self._lock:
             retired, self._retired = self._retired, []
         for worker in retired:
-            self._end(worker)
+            self.end(worker)
 
     def lose(self, worker: WorkerHandle) -> None:
         """Report that the current worker is gone; the model's journey starts another."""
@@ -89,7 +90,7 @@ class Slot:
             self.losses += 1
             if self._current is worker:
                 self._current = None
-        self._end(worker)
+        self.end(worker)
         self.changed.set()
 
     @property
@@ -97,8 +98,9 @@ class Slot:
         """Process ids of ended workers that are still there, in the kernel. For any thread."""
         return [worker.pid for worker in self._left_behind if worker.hangs]
 
-    def _end(self, worker: WorkerHandle) -> None:
-        worker.close()
+    def end(self, worker: WorkerHandle, grace_seconds: float = 5.0) -> None:
+        """End a worker of this slot, and remember it where it hangs in the kernel. For any thread."""
+        worker.close(grace_seconds)
         with self._lock:
             self._left_behind = [left for left in (*self._left_behind, worker) if left.hangs]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import stat
 import threading
 import time
@@ -14,8 +13,8 @@ from agent.settling import Settling
 from agent.watching.events import Hints
 from agent.watching.first_scan import FirstScan
 from agent.watching.folder import Folder
-from agent.watching.links import LinkedFolders, stat_below
-from agent.watching.scan import Found, Scan
+from agent.watching.links import stat_below
+from agent.watching.scans import NEVER, Scans
 from agent.watching.status import WatchStatus
 
 if TYPE_CHECKING:
@@ -26,15 +25,9 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 10_000  # candidates; beyond it scans and hints wait, which bounds the memory
 HAND_OUT = 500  # files of one step: one short transaction of the ledger
-SLICE_ENTRIES = 200  # directory entries between two looks at what else is due
-SLICE_SECONDS = 0.02
 STARVED_SECONDS = 0.25  # a scan goes on at least this often while live files settle all the time
-FOLDER_REREAD_SECONDS = 1.0  # a new folder is read again: its first files may be older than its watch
-UNREADABLE_RETRY_SECONDS = 5.0
 RETURN_SECONDS = 1.0
-MAX_NEW_FOLDERS = 200
 UNREACHABLE_INTERVALS = 3
-NEVER, NOW = math.inf, -math.inf
 
 
 class CameraWatcher:
@@ -64,24 +57,20 @@ class CameraWatcher:
         self._returned: dict[str, SettledFile] = {}
         self._return_at = NEVER
         self._given_back: set[str] = set()  # and not begun since; they wait although the ledger knows nothing of them
-        # Scans
-        self._full_scan: Scan | None = None
-        self._folder_scan: Scan | None = None
-        self._unasked: list[Found] = []  # read by the scan; the ledger has not been asked yet
-        self._scan_wanted = True
-        self._next_scan_at = NOW
-        self._not_before = NOW  # for scans that are wanted
-        self._scan_began = NOW
-        self._last_slice_at = NOW
-        self._new_folders: dict[str, float] = {}  # path -> when to read it; NOW the first time
         self._first_scan = FirstScan(camera.backlog, ever=first_scan_ever)
         self._first_scan_done = False
+        self._scans = Scans(
+            camera,
+            self._names,
+            self._folder,
+            self._first_scan,
+            self._settling,
+            known,
+            clock,
+        )
         # For others to read
         self._stepping = False
         self._progress_at = clock()
-        self._last_scan: Scan | None = None  # the last full one, read to its end
-        self._links = LinkedFolders()
-        self._linked_folders: tuple[str, ...] = ()
         self._found_without_event = 0
 
     def expect_files(self) -> None:
@@ -112,15 +101,19 @@ class CameraWatcher:
             self._given_back |= self._returned.keys()
             self._return_at = min(self._return_at, self._clock() + RETURN_SECONDS)  # however often more come back
 
+    def count_vanished(self) -> None:
+        """Count a file that was handed out and was gone before anybody could tell which strip it is."""
+        self._settling.vanished += 1
+
     def close(self) -> None:
         """Stop watching and let go of everything; after the last `step`."""
-        self._drop_scans()
+        self._scans.drop()
         self._folder.close()
         self._bell.set()
 
     def request_scan(self) -> None:
         """Ask for a full scan as soon as possible. For any thread."""
-        self._scan_wanted = True
+        self._scans.wanted = True
         self._bell.set()
 
     @property
@@ -136,10 +129,11 @@ class CameraWatcher:
     def status(self, now: float | None = None) -> WatchStatus:
         """Tell how it stands. For any thread; never waits, even while a step hangs on a dead share."""
         state, detail = self._folder.state, self._folder.detail
-        silent_seconds = (self._clock() if now is None else now) - self._progress_at
+        progress_at = max(self._progress_at, self._scans.last_slice_at)
+        silent_seconds = (self._clock() if now is None else now) - progress_at
         if self._stepping and silent_seconds > UNREACHABLE_INTERVALS * self._camera.rescan_seconds:
             state, detail = "unreachable", f"reading the folder has not come back for {silent_seconds:.0f} s"
-        last = self._last_scan
+        last = self._scans.last
         if state == "events" and last and last.unwatched:
             detail = f"{last.unwatched} folders have no file events: raise fs.inotify.max_user_watches"
         return WatchStatus(
@@ -149,7 +143,7 @@ class CameraWatcher:
             ignored_last_scan=last.ignored if last else 0,
             unreadable_last_scan=last.errors if last else 0,
             error=last.first_error if last else "",
-            linked_folders=self._linked_folders,
+            linked_folders=self._scans.linked_folders,
             waiting=len(self._settling) + len(self._returned),
             vanished_before_settle=self._settling.vanished,
             overflows=self._hints.overflows,
@@ -160,17 +154,16 @@ class CameraWatcher:
     def _step(self) -> list[SettledFile]:
         self._bell.clear()
         if self._folder.check():  # subscribed now: whatever came before it, a scan finds
-            self._drop_scans()
             self._first_scan.folder_entered()
-            self._scan_wanted, self._not_before = True, NOW
+            self._scans.begin_anew()
         if not self._folder.root:
-            self._drop_scans()
+            self._scans.drop()
             return []
         self._take_returned()
         self._take_hints()
         settled = self._second_looks()
-        if not settled or self._clock() - self._last_slice_at > STARVED_SECONDS:
-            self._scan_slice()
+        if not settled or self._clock() - self._scans.last_slice_at > STARVED_SECONDS:
+            self._scans.read_slice(self._has_room, self._bell.is_set)
         if self._first_scan.read and not (self._settling.backlog_waiting or settled or self._returned):
             self._first_scan_done = True
         return settled
@@ -198,10 +191,7 @@ class CameraWatcher:
         for path in files:
             self._look(path, hinted=True)
             self._first_scan.arrived(path)
-        self._new_folders |= dict.fromkeys(folders, NOW)
-        if everything or "" in self._new_folders or len(self._new_folders) > MAX_NEW_FOLDERS:
-            self._new_folders.clear()
-            self._scan_wanted = True
+        self._scans.read_soon(folders, everything=everything)
 
     def _look(self, path: str, *, hinted: bool = False) -> SettledFile | None:
         """Look at one file; return it if that settled it."""
@@ -237,88 +227,12 @@ class CameraWatcher:
                 self._found_without_event += 1
         return sorted((file for file in settled if file.path not in known), key=_from_old_to_new)
 
-    # Scans
-
-    def _scan_slice(self) -> None:
-        """Go on with the scan that is due until something else is."""
-        until = self._clock() + SLICE_SECONDS
-        while self._has_room() and (scan := self._current_scan()) is not None:
-            self._unasked = self._unasked or scan.read(SLICE_ENTRIES)
-            self._progress_at = self._last_slice_at = self._clock()
-            self._take_found(scan)
-            if scan.done:
-                self._scan_ended(scan)
-            if self._bell.is_set() or self._clock() >= min(until, self._settling.next_due()):
-                break
-
-    def _current_scan(self) -> Scan | None:
-        """Return the scan to go on with, begun if it is due; new folders come before a full scan."""
-        now = self._clock()
-        if self._folder_scan is None and not self._unasked:
-            folder = next((path for path, due in self._new_folders.items() if due <= now), None)
-            if folder is not None:
-                self._folder_scan = Scan(self._folder.root, folder, self._names, self._folder.watch)
-        if self._folder_scan is None and self._full_scan is None and now >= self._full_scan_due():
-            self._full_scan = Scan(self._folder.root, "", self._names, self._folder.watch)
-            self._scan_wanted = False
-            self._scan_began = now
-            self._first_scan.scan_begins()
-        return self._folder_scan or self._full_scan
-
-    def _full_scan_due(self) -> float:
-        return self._not_before if self._scan_wanted else self._next_scan_at
-
-    def _take_found(self, scan: Scan) -> None:
-        """Make candidates of what the ledger does not know."""
-        is_full = scan is self._full_scan
-        if is_full and self._first_scan.counting:
-            self._first_scan.count(self._unasked)
-            self._unasked = []
-            return
-        new = [(path, seen) for path, seen in self._unasked if path not in self._settling]
-        known = self._known([SettledFile(self._camera.name, path, seen) for path, seen in new]) if new else set()
-        now = self._clock()
-        for path, seen in new:
-            if path not in known:
-                backlog, skip = self._first_scan.lane(path, seen) if is_full else (False, False)
-                announced = not is_full  # by its folder's event
-                self._settling.look(path, seen, now, backlog=backlog, skip=skip, hinted=announced)
-        self._unasked = []
-
-    def _scan_ended(self, scan: Scan) -> None:
-        now = self._clock()
-        if scan is self._folder_scan:
-            self._folder_scan = None
-            if self._new_folders.pop(scan.start, NOW) == NOW:
-                self._new_folders[scan.start] = now + FOLDER_REREAD_SECONDS
-            return
-        self._full_scan = None
-        took = now - self._scan_began
-        self._last_scan = scan
-        self._linked_folders = self._links.among(self._folder.root, scan.links)
-        self._next_scan_at = now + self._camera.rescan_seconds
-        self._not_before = now + took  # when scans are wanted all the time they take half of the time
-        if self._first_scan.scan_ended(failed=scan.failed):
-            self._not_before, self._scan_wanted = now, True
-        elif scan.failed:
-            self._not_before, self._scan_wanted = now + UNREADABLE_RETRY_SECONDS, True
-
-    def _drop_scans(self) -> None:
-        for scan in (self._full_scan, self._folder_scan):
-            if scan is not None:
-                scan.close()
-        self._full_scan = self._folder_scan = None
-        self._unasked = []
-        self._new_folders.clear()
-
     def _next_due(self) -> float:
         """Tell when the next step has something to do, monotonic seconds."""
         due = [self._folder.next_check]
         if self._folder.root:
             due += [self._return_at] if self._holds_back() else [self._settling.next_due(), self._return_at]
-            if self._has_room():
-                scanning = self._full_scan is not None or self._folder_scan is not None
-                due += [NOW if scanning else self._full_scan_due(), *self._new_folders.values()]
+            due += [self._scans.next_due()] if self._has_room() else []
         return min(due)
 
 

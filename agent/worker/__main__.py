@@ -15,18 +15,21 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import wire
+from agent.contract.measures import format_reference
 from agent.errors import Reason, Reject, Retry
-from agent.wire import Job, Judging, Loaded, Opening, Reading, Refused, Setup
+from agent.wire import Job, Judging, Loaded, Opening, Reading, Refused, Setup, Writing
 from agent.worker.memory import set_limit
 from agent.worker.process import (
     die_with_the_supervisor,
     give_memory_back,
-    leave_the_network,
+    give_up_the_network,
     set_oom_score,
+    stay_behind,
     step_back,
 )
 
@@ -57,21 +60,25 @@ def main() -> None:
 def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes], come_forward: Callable[[], None]) -> None:
     # Imported here: under the memory limit, and after the death signal is armed.
     from agent.worker.judge import Judge  # noqa: PLC0415
-    from agent.worker.session import open_model  # noqa: PLC0415
-    from agent.worker.trial import prove  # noqa: PLC0415
+    from agent.worker.model import load_model, read_model  # noqa: PLC0415
+    from agent.worker.providers import prove_with  # noqa: PLC0415
 
     say = Voice(link).say
     say(Opening())
     start = time.perf_counter()
     try:
-        model = open_model(
-            Path(setup.model_file),
-            setup.model_sha256,
-            threads=setup.threads,
-            unlabelled_input_scale=setup.unlabelled_input_scale,
-        )
+        content = read_model(Path(setup.model_file), setup.model_sha256)
+        model = load_model(content, threads=setup.threads, unlabelled_input_scale=setup.unlabelled_input_scale)
         load_ms = (time.perf_counter() - start) * 1e3
-        proof = prove(model, come_forward)
+        model, proof, refused = prove_with(
+            setup.provider,
+            model,
+            content,
+            threads=setup.threads,
+            before_timing=come_forward,
+            is_accepted=setup.role != "candidate",
+        )
+        del content
     except Reject as refusal:
         say(Refused(refusal.reason, refusal.detail, box_fault=False))
         return
@@ -96,15 +103,19 @@ def _serve(setup: Setup, link: socket.socket, lines: Iterable[bytes], come_forwa
             load_ms=load_ms,
             run_ms=proof.run_ms,
             cpu_ms=proof.cpu_ms,
+            input_scale=facts.input_scale,
+            provider=model.provider,
+            provider_refused=refused,
+            reference="" if facts.reference is None else format_reference(facts.reference),
         )
     )
     judge = Judge.of(model, setup)
     give_memory_back()
     for number, fetched in enumerate(_fetch_ahead(judge, lines, say)):
-        if number == 0:  # a candidate that gets strips has been accepted
+        if number == 0 and setup.role == "candidate":  # one that gets strips has been accepted
             set_oom_score("worker")
         say(Judging(fetched.job.strip_id))
-        say(judge.answer(fetched))
+        say(judge.answer(fetched, partial(say, Writing(fetched.job.strip_id))))
 
 
 class Voice:
@@ -170,10 +181,13 @@ def _take_role(setup: Setup) -> Callable[[], None]:
     set_oom_score(setup.role)
     if setup.memory_mib is not None:
         set_limit(setup.memory_mib)
+    if setup.role == "shadow":
+        stay_behind()
     come_forward = step_back() if setup.role == "candidate" else lambda: None
-    leave_the_network()  # `strip-agent doctor` tells whether it can; after it, capabilities say nothing about the box
+    give_up_the_network()  # `strip-agent doctor` tells whether it can
     return come_forward
 
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # without waiting for a thread that hangs on a share

@@ -19,6 +19,7 @@ import imagecodecs
 import numpy as np
 
 if TYPE_CHECKING:
+    from agent.worker.ignored import Mask
     from agent.worker.scoring import Heatmap, Scored
 
 Image = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -26,8 +27,8 @@ Image = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 # The palette: greys, then inks, then each heat level over each of a few greys.
 GREYS = 64
 BLACK, DIM, WHITE = 0, 40, GREYS - 1
-CYAN, RED, GREEN = GREYS, GREYS + 1, GREYS + 2
-INKS = ((0, 229, 255), (208, 32, 32), (24, 128, 56))  # red, green, blue
+CYAN, RED, GREEN, VIOLET = GREYS, GREYS + 1, GREYS + 2, GREYS + 3
+INKS = ((0, 229, 255), (208, 32, 32), (24, 128, 56), (190, 110, 255))  # red, green, blue
 FIRST_HEAT = GREYS + len(INKS)
 HEAT_LEVELS, HEAT_GREYS = 11, 16
 TRANSPARENT_BELOW = 0.1  # an untroubled heatmap is a few hundredths everywhere
@@ -40,15 +41,33 @@ LONG = 1.5  # panels longer than this many times their height are stacked
 MIN_PANEL_WIDTH = 720  # of all panels of a row together; smaller images are enlarged
 BOX_GAP = 4
 MAX_BOXES = 50
+PANELS = 3  # target, overlay, first reference
+DETECTION_RADIUS = 10
+HATCH = 4  # pixels between the lines
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(
-    heatmap: Heatmap, pixels: np.ndarray[Any, Any], scored: Scored, *, threshold: float, anomalous: bool, name: str
+    heatmap: Heatmap,
+    pixels: np.ndarray[Any, Any],
+    scored: Scored,
+    ignored: Mask | None = None,
+    *,
+    threshold: float,
+    anomalous: bool,
+    name: str,
 ) -> bytes:
-    """Return the picture as PNG: heatmap (height, width) float32 in 0..1, pixels (3 or 4, height, width)."""
+    """Return the picture as PNG: heatmap (height, width) float32 in 0..1, pixels (3 or 4, height, width).
+
+    `ignored`, (height, width), says where the heatmap was blanked: it is hatched there.
+    """
     target, reference = _to_grey(pixels)
-    panels = [("target", target), ("heatmap over target", _overlay(target, heatmap, scored, anomalous=anomalous))]
+    overlay, title = _overlay(target, heatmap, scored, anomalous=anomalous), "heatmap over target"
+    if ignored is not None and ignored.any():
+        rows, columns = np.indices(ignored.shape, sparse=True)
+        overlay[ignored & ((rows + columns) % HATCH == 0)] = VIOLET
+        title += "; hatched: ignored"
+    panels = [("target", target), (title, overlay)]
     panels.append(("reference 1", reference))
     turned = heatmap.shape[0] > heatmap.shape[1]
     shown = [(title, np.rot90(panel) if turned else panel) for title, panel in panels]
@@ -70,7 +89,7 @@ def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
 
 
 def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool) -> Image:
-    """Lay the heatmap over the target; box the regions, and mark the peak if it is why the strip is anomalous."""
+    """Lay the heatmap over the target; box the regions, circle detections, mark the peak of an anomalous strip."""
     level = _heat_level(heatmap)
     hot = level > 0
     overlay = target.copy()
@@ -78,6 +97,8 @@ def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool
     for region in scored.regions[:MAX_BOXES]:
         corner = (region.left - BOX_GAP, region.top - BOX_GAP)
         cv2.rectangle(overlay, corner, (region.right - 1 + BOX_GAP, region.bottom - 1 + BOX_GAP), CYAN, 1)
+    for detection in scored.detections:
+        cv2.circle(overlay, (detection.col, detection.row), DETECTION_RADIUS, CYAN, 1)
     if anomalous:
         cv2.drawMarker(overlay, (scored.peak_col, scored.peak_row), CYAN, cv2.MARKER_CROSS, 9, 1)
     return overlay
@@ -90,18 +111,26 @@ def _heat_level(heat: Heatmap) -> Image:
     return shown
 
 
-def _lay_out(panels: list[tuple[str, Image]]) -> tuple[Image, int]:
-    """Return a canvas with the panels, each below its title, and how many times they are enlarged."""
-    height, width = panels[0][1].shape
+def panel_boxes(height: int, width: int, panels: int = PANELS) -> tuple[list[tuple[int, int]], tuple[int, int], int]:
+    """Return where the panels of an image of (height, width) are, turned already: corners (x, y), size, enlargement.
+
+    The size is (height, width) of each on the canvas, which is that many times the image's.
+    """
     stacked = width > LONG * height
-    across = width if stacked else width * len(panels)
+    across = width if stacked else width * panels
     enlarged = max(1, -(-MIN_PANEL_WIDTH // across))
     height, width = height * enlarged, width * enlarged
     step_x, step_y = (0, height + TITLE) if stacked else (width + MARGIN, 0)
-    last_x, last_y = step_x * (len(panels) - 1), step_y * (len(panels) - 1)
-    canvas = np.full((HEADER + last_y + TITLE + height + FOOTER, last_x + width + 2 * MARGIN), BLACK, np.uint8)
-    for number, (title, panel) in enumerate(panels):
-        x, y = MARGIN + number * step_x, HEADER + number * step_y + TITLE
+    corners = [(MARGIN + number * step_x, HEADER + number * step_y + TITLE) for number in range(panels)]
+    return corners, (height, width), enlarged
+
+
+def _lay_out(panels: list[tuple[str, Image]]) -> tuple[Image, int]:
+    """Return a canvas with the panels, each below its title, and how many times they are enlarged."""
+    corners, (height, width), enlarged = panel_boxes(panels[0][1].shape[0], panels[0][1].shape[1], len(panels))
+    last_x, last_y = corners[-1]
+    canvas = np.full((last_y + height + FOOTER, last_x + width + MARGIN), BLACK, np.uint8)
+    for (title, panel), (x, y) in zip(panels, corners, strict=True):
         _write(canvas, title, x, y - 6, 0.42, DIM)
         canvas[y : y + height, x : x + width] = panel.repeat(enlarged, 0).repeat(enlarged, 1)
     return canvas, enlarged
@@ -111,8 +140,9 @@ def _write_header(canvas: Image, scored: Scored, threshold: float, name: str, *,
     x = MARGIN + _write_badge(canvas, *(("ANOMALOUS", RED) if anomalous else ("OK", GREEN))) + 16
     x += _write(canvas, f"score {_number(scored.score)}", x, 34, 0.8, WHITE) + 24
     _write(canvas, f"threshold {_number(threshold)}", x, 34, 0.6, DIM)
-    found = f"{scored.defect_count} region{'' if scored.defect_count == 1 else 's'}, {scored.anomaly_area_px} px"
-    x = _write(canvas, f"{found}, highest at row {scored.peak_row}, column {scored.peak_col}", MARGIN, 60, 0.42, DIM)
+    kind, peak = ("detection", "best") if scored.detections else ("region", "highest")
+    found = f"{scored.defect_count} {kind}{'' if scored.defect_count == 1 else 's'}, {scored.anomaly_area_px} px"
+    x = _write(canvas, f"{found}, {peak} at row {scored.peak_row}, column {scored.peak_col}", MARGIN, 60, 0.42, DIM)
     _write(canvas, name, max(canvas.shape[1] - MARGIN - _width(name, 0.42), MARGIN + x + 24), 60, 0.42, DIM)
 
 

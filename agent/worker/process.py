@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-CAP_SYS_ADMIN, CAP_SYS_NICE = 1 << 21, 1 << 23  # capabilities(7)
-_CAPABILITY_VERSION_3 = 0x20080522
-OOM_SCORE = {"candidate": 1000, "worker": 500}
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
+SECCOMP_MODE_FILTER = 2
+CAP_SYS_NICE = 1 << 23  # capabilities(7)
+OOM_SCORE = {"candidate": 1000, "shadow": 1000, "worker": 500}
 CANDIDATE_NICE = 10  # nice value: a tenth of the time of a process at 0 that wants all of it
+SHADOW_NICE = 19
 LOWEST_NICE_LIMIT = 20  # RLIMIT_NICE counts the other way round: 20 - nice value
+
+# seccomp(2): what a filter answers, and its instructions; the numbers of socket, io_uring_setup, by architecture.
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
+_LOAD, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_X32_CALLS = 0x40000000  # x86-64's other numbering, of which nothing is needed
+_SYSTEM_CALLS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 
 
 def die_with_the_supervisor(supervisor: int) -> None:
@@ -35,31 +44,32 @@ def die_with_the_supervisor(supervisor: int) -> None:
         sys.exit(0)
 
 
-def leave_the_network() -> bool:
-    """Move into a network of this process's own, in which there is nothing; return whether the system allows that.
+def give_up_the_network() -> bool:
+    """Have the kernel refuse this process every new socket, for ever; return whether the system can do that.
 
     A worker opens files from strangers and needs no network: the socket pair to the supervisor, pipes and files, those
-    on shares too, go on as before. Without privileges it takes a user namespace, which is given up at once: nothing is
-    left of its capabilities. A process that was granted some, to read cameras' files say, would lose them to it, and
-    stays where it is. Call it while there is one thread only.
+    on shares too, go on as before. A filter of its own system calls takes no privileges and costs none. io_uring, which
+    could open sockets past it, is refused as well. Call it while there is one thread only: later ones inherit it.
     """
+    if os.uname().machine not in _SYSTEM_CALLS or sys.maxsize < 2**32:
+        return False
+    architecture, refused = _SYSTEM_CALLS[os.uname().machine]
+    instructions = [
+        (_LOAD, 0, 0, 4),  # the architecture: another one numbers its calls in another way, and is refused all of them
+        (_JUMP_IF_EQUAL, 0, len(refused) + 3, architecture),
+        (_LOAD, 0, 0, 0),  # the call's number
+        (_JUMP_IF_AT_LEAST, len(refused) + 1, 0, _X32_CALLS),
+        *((_JUMP_IF_EQUAL, len(refused) - at, 0, number) for at, number in enumerate(refused)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE | errno.EPERM),
+    ]
+    packed = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    program = ctypes.create_string_buffer(packed, len(packed))
+    filter_ = struct.pack("@HP", len(instructions), ctypes.addressof(program))  # struct sock_fprog
     libc = ctypes.CDLL(None, use_errno=True)
-    granted = _capabilities()
-    if granted & CAP_SYS_ADMIN:
-        return bool(libc.unshare(CLONE_NEWNET) == 0)
-    if granted:
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return False
-    user, group = os.getuid(), os.getgid()
-    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
-        return False
-    # The names of user and group in the new namespace; files are opened by the old ones, whether this works or not.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
-        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
-    header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-    libc.capset(ctypes.byref(header), ctypes.byref(none))  # where a filter forbids it, they hold for the empty network
-    return True
+    return bool(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filter_, 0, 0) == 0)
 
 
 def set_oom_score(role: str) -> None:
@@ -79,6 +89,13 @@ def step_back() -> Callable[[], None]:
         return lambda: None
     _set_nice(CANDIDATE_NICE)
     return lambda: _set_nice(usual)
+
+
+def stay_behind() -> None:
+    """Take only processor time that nobody else wants, for good: for a shadow, before it has any other thread."""
+    _set_nice(SHADOW_NICE)
+    with contextlib.suppress(PermissionError):  # some filter forbids it: the nice value stays
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def give_memory_back() -> None:

@@ -11,13 +11,21 @@ import numpy as np
 from agent.records import Region
 
 if TYPE_CHECKING:
-    from agent.config import ScoringSection
+    from agent.config import DetectionsSection, ScoringSection
 
 Heatmap = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
-Method = Literal["max", "top_k_mean", "area"]
 
 MAX_REGIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One of the strip's highest pixels, and how high it is around it."""
+
+    row: int
+    col: int
+    score: float  # 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +34,69 @@ class Scored:
 
     score: float  # 0..1, pixels for `area`
     anomaly_area_px: int  # pixels >= pixel_threshold in regions of at least min_area_px
-    defect_count: int  # such regions, all of them
-    peak_row: int  # of the heatmap's maximum, the first in reading order
+    defect_count: int  # such regions, all of them; for `detections` the number of detections
+    peak_row: int  # of the heatmap's maximum, the first in reading order; for `detections` of the best one
     peak_col: int
     regions: tuple[Region, ...]  # the largest MAX_REGIONS of them, largest first
+    detections: tuple[Detection, ...] = ()  # for `detections` alone, in the order in which they were found
 
 
 def score_heatmap(heatmap: Heatmap, scoring: ScoringSection) -> Scored:
     """Score a heatmap, (height, width) float32 in 0..1; the verdict is the caller's."""
     labels, stats = _label(heatmap, scoring.pixel_threshold, scoring.min_area_px)
     area_px = int(stats[:, cv2.CC_STAT_AREA].sum())
+    regions = _describe(heatmap, labels, stats)
+    if scoring.method == "detections":
+        detections = find_detections(heatmap, scoring.detections)
+        best = max(detections, key=lambda detection: detection.score)  # the first found of equal ones
+        return Scored(best.score, area_px, len(detections), best.row, best.col, regions, detections)
     peak_row, peak_col = divmod(int(heatmap.argmax()), heatmap.shape[1])
     return Scored(
-        score(heatmap, area_px, method=scoring.method, top_k=scoring.top_k),
+        _score(heatmap, area_px, scoring.method, scoring.top_k),
         area_px,
         int(np.count_nonzero(stats[:, cv2.CC_STAT_AREA])),
         peak_row,
         peak_col,
-        _describe(heatmap, labels, stats),
+        regions,
     )
 
 
-def score(heatmap: Heatmap, anomaly_area_px: int, *, method: Method, top_k: int) -> float:
-    """Return the maximum, the mean of the `top_k` highest pixels (of all, if there are fewer), or the area."""
+def _score(heatmap: Heatmap, anomaly_area_px: int, method: Literal["max", "top_k_mean", "area"], top_k: int) -> float:
+    """Return the maximum, the mean of the `top_k` highest pixels, or the area."""
     if method == "area":
         return float(anomaly_area_px)
-    if method == "max":
-        return float(heatmap.max())
-    kept = min(top_k, heatmap.size)
-    return float(np.partition(heatmap, heatmap.size - kept, axis=None)[-kept:].mean(dtype=np.float64))
+    return float(heatmap.max()) if method == "max" else _mean_of_highest(heatmap, top_k)
+
+
+def _mean_of_highest(pixels: Heatmap, count: int) -> float:
+    """Of `count` of them; of all, if there are fewer."""
+    kept = min(count, pixels.size)
+    return float(np.partition(pixels, pixels.size - kept, axis=None)[-kept:].mean(dtype=np.float64))
+
+
+def find_detections(heatmap: Heatmap, rule: DetectionsSection) -> tuple[Detection, ...]:
+    """Take the highest pixel (of equal ones the first in reading order), blank what is near it, and again.
+
+    Only pixels at or above the percentile that `top_percent` leaves are taken; so there is one detection at least.
+    Windows are cut off at the edges, and see the heatmap as it was before anything was blanked.
+    """
+    height, width = heatmap.shape
+    above = int((heatmap.size - 1) * rule.top_percent / 100 + 1e-9)  # pixels above the percentile, if all differ
+    lowest = np.partition(heatmap, heatmap.size - 1 - above, axis=None)[heatmap.size - 1 - above]
+    left = np.where(heatmap >= lowest, heatmap, np.float32(-1))
+    radius, half = rule.radius_px, rule.window_px // 2
+    detections: list[Detection] = []
+    while len(detections) < rule.max_detections:
+        row, col = divmod(int(left.argmax()), width)
+        if left[row, col] < 0:
+            break
+        window = heatmap[max(0, row - half) : row + half + 1, max(0, col - half) : col + half + 1]
+        detections.append(Detection(row, col, _mean_of_highest(window, rule.top_k)))
+        top, start = max(0, row - radius), max(0, col - radius)
+        rows, cols = np.ogrid[top : min(height, row + radius + 1), start : min(width, col + radius + 1)]
+        near = left[top : row + radius + 1, start : col + radius + 1]
+        near[(rows - row) ** 2 + (cols - col) ** 2 <= radius**2] = -1
+    return tuple(detections)
 
 
 def _label(heatmap: Heatmap, pixel_threshold: float, min_area_px: int) -> tuple[Integers, Integers]:

@@ -35,11 +35,14 @@ from agent.worker.tiff_tags import (
     check_left_out,
     check_order,
     fill_in_sizes,
+    uncompressed_sizes,
 )
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 CHANNELS = (3, 4)
+HEADER_BYTES = 8
+PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # samples of a pixel -> colour type
 MAX_PADDING = 16  # a page's tiles may declare this many times the page's pixels: 1024 x 1024 tiles of a strip need 6
 # No sibling files, and none of the formats for which tifffile invents pages when it opens a file.
 _PLAIN: dict[str, Any] = {"_multifile": False, "is_lsm": False, "is_scanimage": False, "is_ndpi": False}
@@ -74,6 +77,7 @@ def read_strip(data: bytes, *, height: int, width: int) -> Pixels:
                 fill_in_sizes(page)
                 _check_segments(page, data)
                 _check_codecs_data(page, data)
+            _check_apart(pages)
             arrays = [_decode(page, data) for page in pages]
     except AgentError:
         raise
@@ -156,8 +160,21 @@ def _check_segments(page: Any, data: bytes) -> None:
         raise incomplete(f"has {len(data)} bytes, its image ends at {needed}")
     if page.compression == 1 and not page.is_tiled and sum(page.databytecounts) >= 2 * page.nbytes:
         raise damaged(f"has {sum(page.databytecounts)} bytes for pixels of {page.nbytes}: bits or channels are wrong")
-    if sum(page.databytecounts) > len(data):
-        raise damaged("parts of the image overlap in the file")
+
+
+def _check_apart(pages: list[Any]) -> None:
+    """See that no bytes are two parts of the image, or the header: one place would be shown where another should be."""
+    parts: list[tuple[int, int]] = []  # offset and size
+    for page in pages:
+        sizes = page.databytecounts
+        if page.compression == 1:  # some writers state more than they need
+            sizes = [min(pair) for pair in zip(sizes, uncompressed_sizes(page), strict=True)]
+        parts += zip(page.dataoffsets, sizes, strict=True)
+    end = HEADER_BYTES
+    for start, size in sorted(parts):
+        if start < end:
+            raise damaged("parts of the image overlap in the file")
+        end = start + size
 
 
 def _check_codecs_data(page: Any, data: bytes) -> None:
@@ -181,13 +198,16 @@ def _check_lzw(page: Any, data: bytes) -> None:
 
 
 def _check_png(page: Any, data: bytes, start: int) -> None:
-    """Check the size that a PNG declares once more: that is the one the decoder believes."""
-    if data[start : start + 8] != b"\x89PNG\r\n\x1a\n" or start + 24 > len(data):
+    """Check once more what a PNG declares: that is what the decoder believes."""
+    if data[start : start + 8] != b"\x89PNG\r\n\x1a\n" or start + 26 > len(data):
         raise damaged("a part that is declared as PNG is none")
-    columns, rows = struct.unpack_from(">II", data, start + 16)
+    columns, rows, bits, colours = struct.unpack_from(">IIBB", data, start + 16)
     length, width = page.tile[-2:] if page.is_tiled else (page.imagelength, page.imagewidth)
     if columns > width or rows > length:
         raise Reject(Reason.DECOMPRESSION_BOMB, f"a PNG of {rows} x {columns} where {length} x {width} is declared")
+    wanted = page.dtype.itemsize * 8, PNG_COLOURS.get(page.samplesperpixel if page.planarconfig == 1 else 1)
+    if (bits, colours) != wanted:
+        raise damaged(f"a PNG of {bits} bits and colour type {colours} where the tags say {wanted[0]} and {wanted[1]}")
 
 
 # Pixels

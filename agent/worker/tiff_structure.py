@@ -52,6 +52,19 @@ class Tag(IntEnum):
 
 
 _ESSENTIAL = frozenset(Tag)
+_SEVERAL_VALUES = frozenset(
+    {
+        Tag.BITS_PER_SAMPLE,
+        Tag.STRIP_OFFSETS,
+        Tag.STRIP_BYTE_COUNTS,
+        Tag.PAGE_NUMBER,
+        Tag.TILE_OFFSETS,
+        Tag.TILE_BYTE_COUNTS,
+        Tag.EXTRA_SAMPLES,
+        Tag.SAMPLE_FORMAT,
+        Tag.DATA_TYPE,
+    }
+)  # libraries take a list in any other tag for something else than its first number
 _WHOLE_NUMBERS = (1, 3, 4, 6, 8, 9, 13, 16, 17, 18)
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -139,8 +152,9 @@ def _check_directory(data: bytes, layout: _Layout, offset: int) -> int:
     seen: set[int] = set()
     for entry in range(start, start + entries * entry_size, entry_size):
         code, kind = layout.number(data, entry, "H"), layout.number(data, entry + 2, "H")
-        _check_type(code, kind, seen)
-        size = layout.number(data, entry + 4, offset_kind) * _TYPE_BYTES.get(kind, 0)
+        values = layout.number(data, entry + 4, offset_kind)
+        _check_type(code, kind, values, seen)
+        size = values * _TYPE_BYTES.get(kind, 0)
         total += size
         if size > inline and layout.number(data, entry + entry_size - inline, offset_kind) + size > len(data):
             raise incomplete(f"a tag's value lies beyond the end of the file ({len(data)} bytes)")
@@ -149,7 +163,7 @@ def _check_directory(data: bytes, layout: _Layout, offset: int) -> int:
     return following
 
 
-def _check_type(code: int, kind: int, seen: set[int]) -> None:
+def _check_type(code: int, kind: int, values: int, seen: set[int]) -> None:
     if kind == 0:
         raise incomplete(f"tag {code} is not filled in yet")
     if code not in _ESSENTIAL:
@@ -158,4 +172,6 @@ def _check_type(code: int, kind: int, seen: set[int]) -> None:
         raise damaged(f"tag {code} stands there twice")
     if kind not in _WHOLE_NUMBERS:
         raise damaged(f"tag {code} is of type {kind}, which holds no whole numbers")
+    if values > 1 and code not in _SEVERAL_VALUES:
+        raise damaged(f"tag {code} has {values} values instead of one")
     seen.add(code)

@@ -76,11 +76,8 @@ def numbers(page: Any, code: int, default: int) -> list[int]:
 
 
 def number(page: Any, code: int, default: int) -> int:
-    """Return the value of a tag that has one for the whole page."""
-    values = set(numbers(page, code, default))
-    if len(values) > 1:
-        raise damaged(f"tag {code} has {len(values)} values instead of one")
-    return values.pop()
+    """Return the value of a tag that has one for the whole page, as `check_directories` has seen to."""
+    return numbers(page, code, default)[0]
 
 
 def check_codec_and_meaning(page: Any) -> None:
@@ -189,17 +186,19 @@ def fill_in_sizes(page: Any) -> None:
     """Compute the sizes of uncompressed strips or tiles where none is stated: they follow from the other tags."""
     counts, offsets = page.databytecounts, page.dataoffsets
     stated = Tag.STRIP_BYTE_COUNTS in page.tags or Tag.TILE_BYTE_COUNTS in page.tags
-    if page.compression != 1 or not all(offsets) or (stated and any(counts)):
-        return
+    if page.compression == 1 and all(offsets) and not (stated and any(counts)):
+        page.databytecounts = tuple(uncompressed_sizes(page))
+
+
+def uncompressed_sizes(page: Any) -> list[int]:
+    """Return the bytes that each strip or tile has where nothing is compressed."""
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
     row = (page.tilewidth if page.is_tiled else page.imagewidth) * samples * page.dtype.itemsize
     if page.is_tiled:
-        sizes = [page.tilelength * row] * math.prod(page.chunked)
-    else:
-        starts = range(0, page.imagelength, page.rowsperstrip or page.imagelength)
-        plane = [min(page.rowsperstrip, page.imagelength - start) * row for start in starts]
-        sizes = plane * (1 if page.planarconfig == 1 else page.samplesperpixel)
-    page.databytecounts = tuple(sizes)
+        return [page.tilelength * row] * math.prod(page.chunked)
+    starts = range(0, page.imagelength, page.rowsperstrip or page.imagelength)
+    plane = [min(page.rowsperstrip, page.imagelength - start) * row for start in starts]
+    return plane * (1 if page.planarconfig == 1 else page.samplesperpixel)
 
 
 def _refused(detail: str) -> Reject:

@@ -23,7 +23,7 @@ CAMERAS = st.lists(st.one_of(SCALARS, st.dictionaries(CAMERA_KEYS, st.one_of(SCA
 VALUES = st.recursive(SCALARS, lambda below: st.one_of(st.lists(below), st.dictionaries(KEYS, below)), max_leaves=10)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.one_of(CAMERAS, VALUES))
 @example({}, [None])
 @example({"cameras": None}, None)
@@ -42,7 +42,6 @@ def test_any_tree_of_values_is_a_configuration_or_a_list_of_problems(
     assert problems != []
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_values_or_one_problem(text: str) -> None:
     """YAML's own errors never get out."""

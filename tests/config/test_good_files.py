@@ -43,3 +43,11 @@ def test_an_alias_repeats_a_value(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     """Editors on Windows write one."""
     assert load(tmp_path, b"\xef\xbb\xbf" + CAMERA.encode()).cameras[0].name == "top"
+
+
+def test_the_base_topic_says_where_the_box_stands(tmp_path: Path) -> None:
+    """All boxes of a plant can share one line of configuration."""
+    where = "agent: {name: insp7, site: graz, area: press, line: L3}\n"
+    topic = "mqtt: {base_topic: 'acme/{site}/{area}/{line}/{agent}/qs'}\n"
+    assert load(tmp_path, CAMERA + where + topic).base_topic == "acme/graz/press/L3/insp7/qs"
+    assert load(tmp_path, CAMERA + where).base_topic == "strip-agent/insp7"

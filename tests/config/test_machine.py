@@ -18,6 +18,9 @@ from agent.config import check as config_check
 from agent.config.check import check_environment
 from agent.config.words import allowed, known_part, leaf_paths
 from tests.config.reading import CAMERA, the_problem_of
+from tests.helpers.certificates import make_authority, make_pair
+
+WITH_TLS: dict[str, Any] = {"port": 8883, "tls": {"enabled": True}}
 
 
 def on_this_machine(tmp_path: Path, **changes: Any) -> Config:
@@ -115,7 +118,7 @@ def test_a_done_folder_on_another_file_system_is_a_warning(tmp_path: Path) -> No
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_folders_without_rights_are_told_to_the_user_who_lacks_them(tmp_path: Path) -> None:
-    """The service's user must write its state and heatmaps; what a camera's folder lacks may come later."""
+    """The service's user must write its state; what the others lack costs what lies in them, and may come later."""
     for name in ("state", "top", "inbox"):
         (tmp_path / name).mkdir()
     (tmp_path / "top").chmod(0o700)
@@ -136,14 +139,26 @@ def test_folders_without_rights_are_told_to_the_user_who_lacks_them(tmp_path: Pa
     command = [sys.executable, "-c", script, str(tmp_path / "agent.yaml")]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert output.strip() == str(
-        [("agent.state_folder", False), ("heatmaps.folder", False), ("cameras[0].folder", True)]
+        [("agent.state_folder", False), ("heatmaps.folder", True), ("cameras[0].folder", True)]
     )
 
 
+def test_commands_that_anybody_on_the_way_could_give_are_a_warning(tmp_path: Path) -> None:
+    """On this machine, and over TLS, nobody is on the way."""
+    warning = ("mqtt.commands", True)
+    there, here = {"host": "10.1.2.3"}, {"host": "localhost"}
+    assert warning in check(on_this_machine(tmp_path, mqtt={**there, "commands": ["pause"]}))
+    assert warning not in check(on_this_machine(tmp_path, mqtt=there))
+    assert check(on_this_machine(tmp_path, mqtt={**here, "commands": ["pause"]})) == []
+
+
 def test_missing_and_open_secret_files_are_told_apart(tmp_path: Path) -> None:
-    """A missing key stops the service; one that everybody can read is a warning."""
+    """Both are warnings: without them results wait in the outbox, and what everybody can read still works."""
+    make_pair(tmp_path, "cert", make_authority(tmp_path, "ca"))
+    for name, file in {"ca": "ca.crt", "cert": "cert.crt", "key": "cert.key"}.items():
+        (tmp_path / file).rename(tmp_path / name)
+    (tmp_path / "password").write_text("x")
     for name in ("ca", "cert", "key", "password"):
-        (tmp_path / name).write_text("x")
         (tmp_path / name).chmod(0o644)
     tls = {"enabled": True, **{f"{name}_file": str(tmp_path / name) for name in ("ca", "cert", "key")}}
     mqtt = {"username": "u", "password_file": str(tmp_path / "password"), "port": 8883, "tls": tls}
@@ -155,7 +170,7 @@ def test_missing_and_open_secret_files_are_told_apart(tmp_path: Path) -> None:
     for name in ("ca", "cert", "key", "password"):
         (tmp_path / name).unlink()
     places = ["mqtt.tls.ca_file", "mqtt.tls.cert_file", "mqtt.tls.key_file", "mqtt.password_file"]
-    assert check(config) == [(place, False) for place in places]
+    assert check(config) == [(place, True) for place in places]
 
 
 def test_a_credential_of_systemd_counts_as_the_password_file(tmp_path: Path) -> None:
@@ -164,20 +179,34 @@ def test_a_credential_of_systemd_counts_as_the_password_file(tmp_path: Path) -> 
     (tmp_path / "mqtt").chmod(0o400)
     config = on_this_machine(tmp_path, mqtt={"username": "u", "password_file": "mqtt"})
     assert check(config, CREDENTIALS_DIRECTORY=str(tmp_path)) == []
-    assert check(config) == [("mqtt.password_file", False)]
+    assert check(config) == [("mqtt.password_file", True)]
 
 
 def test_an_unusual_use_of_the_network_is_a_warning_and_names_are_not_resolved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A password in plain text to another machine, the other port; the broker may be unknown until later."""
+    """Plain text to another machine, a password above all, the other port; the broker may be unknown until later."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("a name was resolved"))
     (tmp_path / "password").write_text("x")
     (tmp_path / "password").chmod(0o600)
     mqtt = {"host": "no.such.host.invalid", "username": "u", "password_file": str(tmp_path / "password")}
     assert check(on_this_machine(tmp_path, mqtt=mqtt)) == [("mqtt.password_file", True)]
+    assert check(on_this_machine(tmp_path, mqtt={"host": "no.such.host.invalid"})) == [("mqtt.tls.enabled", True)]
     assert check(on_this_machine(tmp_path, mqtt={"port": 8883})) == [("mqtt.port", True)]
     assert check(on_this_machine(tmp_path, mqtt={"tls": {"enabled": True}})) == [("mqtt.port", True)]
+
+
+@pytest.mark.parametrize("provider", ["openvino", "cuda", "tensorrt"])
+def test_a_provider_that_is_not_installed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """The cpu computes then; how to get it is said."""
+    monkeypatch.setattr(config_check, "_is_installed", lambda _: False)
+    (problem,) = check_environment(on_this_machine(tmp_path, inference={"provider": provider}), {})
+    assert (problem.where, problem.warning) == ("inference.provider", True)
+    assert "the cpu computes, with an alarm; " in problem.message
+    monkeypatch.setattr(config_check, "_is_installed", lambda _: True)
+    assert check_environment(on_this_machine(tmp_path, inference={"provider": provider}), {}) == []
 
 
 def test_a_share_that_hangs_costs_seconds_and_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,3 +248,43 @@ def test_every_key_says_in_words_what_it_allows() -> None:
 def test_a_wrong_value_causes_no_further_complaints(tmp_path: Path, text: str) -> None:
     """A rule between two keys says nothing while one of them is wrong in itself."""
     the_problem_of(tmp_path, CAMERA + text)
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "name", "where", "sentence"),
+    [
+        (
+            {"base_topic": "a/b/c/d/e/f"},
+            "insp1",
+            "mqtt.base_topic",
+            "at most 8 levels; a/b/c/d/e/f/state/last_strip/top",
+        ),
+        ({"base_topic": "a" * 182 + "/{agent}"}, "b" * 64, "mqtt.base_topic", "at most 256 bytes"),
+        ({"base_topic": "ä" * 120}, "insp1", "mqtt.base_topic", "at most 256 bytes"),
+        ({"client_id": "x" * 129}, "insp1", "mqtt.client_id", "at most 128 characters; this has 129"),
+    ],
+)
+def test_what_aws_iot_core_would_not_take_is_said(
+    tmp_path: Path, mqtt: dict[str, Any], name: str, where: str, sentence: str
+) -> None:
+    """A warning, since other brokers do not mind; the service does not start where the broker is Amazon's."""
+    for host, warning in (("broker", True), ("x-ats.iot.eu-west-1.amazonaws.com", False)):
+        changes = {"agent": {"name": name}, "mqtt": {"host": host, **WITH_TLS, **mqtt}}
+        [problem] = check_environment(on_this_machine(tmp_path, **changes), {})
+        assert (problem.where, problem.warning) == (where, warning)
+        assert sentence in problem.message
+        assert "AWS IoT Core" in problem.message
+
+
+def test_what_aws_iot_core_just_takes_is_no_problem(tmp_path: Path) -> None:
+    """Five levels of base topic, 256 bytes, a client id of 128."""
+    base = f"a/b/c/d/{'e' * (256 - len('a/b/c/d//state/last_strip/top'))}"
+    for mqtt in ({"base_topic": base[:200]}, {"base_topic": "a/b/c/d/e"}, {"client_id": "x" * 128}):
+        config = on_this_machine(tmp_path, mqtt={"host": "x-ats.iot.eu-west-1.amazonaws.com", **WITH_TLS, **mqtt})
+        assert check(config) == []
+
+
+def test_azure_iot_hub_is_refused(tmp_path: Path) -> None:
+    """It takes none of the agent's topics: better to hear it now than to find an empty historian."""
+    [problem] = check_environment(on_this_machine(tmp_path, mqtt={"host": "plant.azure-devices.net", **WITH_TLS}), {})
+    assert (problem.where, problem.warning) == ("mqtt.host", False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config.file import NOT_BUILT_YET, ConfigError, Problem, load_config, variable
+from agent.config.file import ConfigError, Problem, load_config
 from agent.config.yaml_text import MAX_ALIASES, MAX_CHARACTERS
 from tests.config.reading import CAMERA, load, problems_of, the_problem_of
 
@@ -67,16 +67,33 @@ models: 5
         ("mqtt: {protocol: 4}", "found the number 4; allowed is `auto`, `5` or `3.1.1`"),
         ("mqtt: {base_topic: a/+/b}", "found the text 'a/+/b'; allowed is topic levels"),
         ("mqtt: {base_topic: $SYS/x}", "found the text '$SYS/x'; allowed is topic levels"),
+        ("mqtt: {base_topic: 'a/{plant}'}", "it knows {agent}, {site}, {area} and {line}, and no other braces"),
+        ("mqtt: {base_topic: 'a/{agent'}", "and no other braces"),
+        ("mqtt: {base_topic: 'a/{agent.name}'}", "and no other braces"),
+        ("mqtt: {base_topic: 'a/{{agent}}'}", "and no other braces"),
+        ("mqtt: {base_topic: 'a/{site}/{agent}'}", "it names {site}, which needs agent.site"),
+        ("mqtt: {base_topic: spBv1.0/plant}", "what begins with spBv belongs to Sparkplug"),
+        ("mqtt: {base_topic: SPBV1.0}", "what begins with spBv belongs to Sparkplug"),
+        ("agent: {site: a/b}", "found the text 'a/b'; allowed is a name"),
         ("mqtt: {tls: {enabled: yes}}", "found the text 'yes'; allowed is `true` or `false`"),
         ("mqtt: {password_file: secrets/mqtt}", "it must be an absolute path"),
         ("mqtt: {password_file: mqtt}", "a password needs username as well"),
         ("mqtt: {tls: {ca_file: /ca.pem}}", "it has no effect without TLS"),
         ("mqtt: {tls: {enabled: true, key_file: /key.pem}}", "a client key needs cert_file as well"),
         ("outbox: {max_messages: 1_000}", "found the text '1_000'; allowed is a whole number from 10"),
+        ("outbox: {max_messages: 99999999999999999999}", "allowed is a whole number from 10 to 1000000000"),
+        ("ledger: {keep_days: 1e15}", "allowed is a number above 0 to 36500"),
+        ("heatmaps: {keep_days: 1e15}", "allowed is a number above 0 to 36500 or `null`"),
+        ("inference: {deadline_seconds: 1e30}", "allowed is a number above 0 to 86400"),
+        ("models: {trial: {memory_mib: 99999999999999999999}}", "allowed is a whole number from 64 to 10000000"),
+        ('heatmaps: {folder: "/\\ud800"}', "it holds characters that no path can have"),
         ("scoring: {threshold: .nan}", "found the text '.nan'; allowed is a number or `null`"),
         ("scoring: {threshold: 1e999}", "allowed is a number or `null`"),
         ("scoring: {threshold: 5}", "found 5; with `scoring.method: max` it is from 0 to 1"),
         ("scoring: {method: area, threshold: 0}", "it is a number of pixels above 0"),
+        ("scoring: {method: detections, threshold: 5}", "with `scoring.method: detections` it is from 0 to 1"),
+        ("scoring: {detections: {window_px: 4}}", "found 4; it must be odd"),
+        ("scoring: {detections: {top_percent: 0}}", "allowed is a number above 0 to 100"),
         ("scoring: {method: area}", "`scoring.method: area` needs it here or as scoring.threshold"),
         ("heatmaps: {url_template: 'http://x/{file}'}", "it must contain {path} or {path_windows}"),
         ("heatmaps: {folder: ''}", "found an empty text; allowed is an absolute path or `null`"),
@@ -216,18 +233,16 @@ def test_a_file_that_cannot_be_read_is_one_problem(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("key", NOT_BUILT_YET)
-def test_a_key_of_a_later_feature_is_refused(tmp_path: Path, key: str) -> None:
-    """A key whose feature is not built is refused, in the file and in the environment, never ignored."""
-    section, _, name = key.rpartition(".")
-    text = f"{section}: {{{name}: {{a: 1}}}}" if section else f"{name}: {{a: 1}}"
-    assert the_problem_of(tmp_path, CAMERA + text) == Problem(2, key, "not built in this version; remove it")
-    found = the_problem_of(tmp_path, CAMERA, **{variable(tuple(key.split("."))): "1"})
-    assert found.message == "not built in this version; remove it"
-
-
 def test_required_signatures_need_a_key(tmp_path: Path) -> None:
     """Without a trusted key every model would be refused; that is told before the service starts."""
     problem = the_problem_of(tmp_path, CAMERA + "models: {require_signature: true}")
     assert problem.where == "models.trusted_keys"
     assert load(tmp_path, CAMERA + "models: {require_signature: true, trusted_keys: [/key.pub]}")
+
+
+def test_holding_for_subscribers_needs_a_protocol_that_tells_of_them(tmp_path: Path) -> None:
+    """A key that cannot do what it says is refused."""
+    text = "mqtt: {protocol: 3.1.1}\noutbox: {hold_until_subscribed: true}\n"
+    problem = the_problem_of(tmp_path, CAMERA + text)
+    assert (problem.line, problem.where) == (3, "outbox.hold_until_subscribed")
+    assert "MQTT 3.1.1 does not tell whether anybody subscribes" in problem.message

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
+import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,19 +15,20 @@ import pytest
 from agent.demo import broker as broker_module
 from agent.demo.broker import find_mosquitto
 from agent.demo.demo import run_demo
+from tests.helpers.broker import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _start_endless_demo(folder: Path, until: str = "top_000000") -> subprocess.Popen[str]:
-    """Start a demo without end and return when it has shown this, by default its first result."""
+def _start_endless_demo(folder: Path, until: str = "top_000000") -> tuple[subprocess.Popen[str], str]:
+    """Start a demo without end and return, with the line, when it has shown this, by default its first result."""
     command = [sys.executable, "-m", "agent.cli", "demo", "--folder", str(folder)]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert demo.stdout is not None
     for line in demo.stdout:
         if until in line:
-            return demo
+            return demo, line
     demo.stdout.close()
     pytest.fail(f"the demo ended with {demo.wait()} before it showed {until!r}")
 
@@ -50,7 +52,7 @@ def _same_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_demo_finds_good_defective_and_broken_strips(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Six strips, among them defective ones, a slow one and a broken one: all have a result, and the audit balances."""
     before = set(psutil.Process().children())
-    assert run_demo(6, tmp_path, None) == 0
+    assert run_demo(6, tmp_path, None, page=False) == 0
     shown = capfd.readouterr().out
     assert "6 results: 3 ok, 2 anomalous, 1 invalid · 0 repeated · no gap in seq" in shown
     assert "balanced: seen = pending" in shown
@@ -59,16 +61,20 @@ def test_the_demo_finds_good_defective_and_broken_strips(tmp_path: Path, capfd: 
     assert set(psutil.Process().children()) <= before
 
 
-def test_a_good_push_goes_live_and_a_damaged_one_is_refused_while_strips_go_on(tmp_path: Path) -> None:
-    """Both answers are shown as they come and once more at the end, and no strip is missing."""
-    demo = _start_endless_demo(tmp_path, until="find nothing): rejected")
+def test_a_good_push_goes_live_a_damaged_one_is_refused_and_ctrl_c_ends_with_the_audit(tmp_path: Path) -> None:
+    """What was written until then is judged and acknowledged first, and the exit code is the audit's.
+
+    Both answers to the pushes are shown as they come and once more at the end, and no strip is missing.
+    """
+    demo, _ = _start_endless_demo(tmp_path, until="find nothing): rejected")
     demo.send_signal(signal.SIGINT)
-    shown, _ = demo.communicate(timeout=60)
+    shown, _ = demo.communicate(timeout=300)
     assert demo.returncode == 0, shown
     assert "model v2 (a newer version): activated, golden strip reproduced" in shown
     assert "model v3 (a layer of it zeroed, so that it would find nothing): rejected, golden_mismatch" in shown
     assert "MISSING" not in shown
     assert "NOT AS IT SHOULD BE" not in shown
+    assert "balanced: seen = pending" in shown
 
 
 @pytest.mark.usefixtures("_same_strips")
@@ -77,30 +83,32 @@ def test_the_demo_runs_on_the_broker_that_is_written_in_python(
 ) -> None:
     """A machine without mosquitto shows the same."""
     monkeypatch.setattr(broker_module, "find_mosquitto", lambda: None)
-    assert run_demo(2, tmp_path, None) == 0
+    assert run_demo(2, tmp_path, None, page=False) == 0
     shown = capfd.readouterr().out
     assert "amqtt at 127.0.0.1" in shown
     assert "2 results: 1 ok, 1 anomalous, 0 invalid" in shown
 
 
-def test_ctrl_c_ends_the_demo_with_the_audit(tmp_path: Path) -> None:
-    """What was written until then is judged and acknowledged first, and the exit code is the audit's."""
-    demo = _start_endless_demo(tmp_path)
-    demo.send_signal(signal.SIGINT)
-    shown, _ = demo.communicate(timeout=60)
-    assert demo.returncode == 0
-    assert "balanced: seen = pending" in shown
-    assert "MISSING" not in shown
+def test_the_demo_says_where_its_page_is_and_serves_it_there(tmp_path: Path) -> None:
+    """Whoever opens the address sees the line of the demo."""
+    demo, line = _start_endless_demo(tmp_path, until="page      http")
+    address = line.split()[1]
+
+    def served() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{address}line", timeout=30) as answer:  # noqa: S310 - by HTTP
+            return "<strong>demo</strong>" in answer.read().decode()
+        return False
+
+    wait_for(served, "the page shows the line")
+    demo.kill()
+    demo.communicate()
 
 
 def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
-    """Broker, service, worker and cameras end by themselves after SIGKILL."""
-    demo = _start_endless_demo(tmp_path)
+    """Broker, service, worker, page and cameras end by themselves after SIGKILL."""
+    demo, _ = _start_endless_demo(tmp_path)
     parts = psutil.Process(demo.pid).children(recursive=True)
-    assert len(parts) >= 4
+    assert len(parts) >= 5
     demo.kill()
     demo.communicate()
-    deadline = time.monotonic() + 30
-    while any(map(_runs, parts)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [part for part in parts if _runs(part)] == []
+    wait_for(lambda: not any(map(_runs, parts)), "all of them have ended")

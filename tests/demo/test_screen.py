@@ -99,7 +99,7 @@ def test_the_demos_configuration_is_accepted_and_the_model_is_in_the_inbox(tmp_p
     """The service reads it without one problem; two runs never share a folder."""
     folder = _make_folder(tmp_path / "runs")
     assert folder != _make_folder(tmp_path / "runs")
-    path = _write_config(folder, "demo", Broker("127.0.0.1", 1883, "mosquitto"))
+    path = _write_config(folder, "demo", Broker("127.0.0.1", 1883, "mosquitto"), "127.0.0.1:8080")
     config = load_config(path, {})
     assert [problem for problem in check_environment(config) if not problem.warning] == []
     put_model(folder / "inbox", 1, MODEL.read_bytes())

@@ -6,6 +6,7 @@ SWITCHES is a folder. A file in it switches a fault on:
 
     crash, hang, flood    the worker is killed, stands still, or writes to standard error without end, on every strip
                           whose name contains that word
+    shadow_hang, shadow_crash   the same, on every strip, of workers that are shadows, and of no others
     slow                  the worker takes a second for each strip; `slow.began` appears when it does for the first time
     publisher             the publisher's thread stands still
 """
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING
 from tests.e2e import other_worker
 
 if TYPE_CHECKING:
-    from agent.wire import Failed, Judged
+    from collections.abc import Callable
+
+    from agent.wire import Failed, Judged, Setup
 
 HOLD_SECONDS = 1.0
 BUDGET_SECONDS = 1.0
@@ -33,11 +36,18 @@ FLOOD_BYTES = 4 << 20
 def _be_a_worker(switches: Path) -> None:
     from agent.worker import __main__, judge  # noqa: PLC0415 - the supervisor must not import it
 
-    answer = judge.Judge.answer
+    answer, take_role = judge.Judge.answer, __main__._take_role
+    role = ""
 
-    def answer_or_fail(judging: judge.Judge, fetched: judge.Fetched) -> Judged | Failed:
+    def note_role(setup: Setup) -> Callable[[], None]:
+        nonlocal role
+        role = setup.role
+        return take_role(setup)
+
+    def answer_or_fail(judging: judge.Judge, fetched: judge.Fetched, writes: Callable[[], None]) -> Judged | Failed:
         for fault in ("crash", "hang", "flood"):
-            if fault in fetched.job.strip.path and (switches / fault).exists():
+            of_shadow = role == "shadow" and (switches / f"shadow_{fault}").exists()
+            if of_shadow or (fault in fetched.job.strip.path and (switches / fault).exists()):
                 if fault == "flood":
                     os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
                 else:
@@ -45,17 +55,19 @@ def _be_a_worker(switches: Path) -> None:
         if (switches / "slow").exists():
             (switches / "slow.began").touch()
             time.sleep(SLOW_SECONDS)
-        return answer(judging, fetched)
+        return answer(judging, fetched, writes)
 
+    __main__._take_role = note_role
     judge.Judge.answer = answer_or_fail  # type: ignore[method-assign,assignment] # another name of self
     __main__.main()
 
 
 def _be_the_supervisor(switches: Path) -> None:
-    from agent import service  # noqa: PLC0415 - the worker must not import it
+    from agent import loops  # noqa: PLC0415 - the worker must not import it
     from agent.cli import __main__ as cli  # noqa: PLC0415
     from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
+    from agent.shadow import journey, notes, rules  # noqa: PLC0415
 
     step = Publisher.step
 
@@ -65,8 +77,9 @@ def _be_the_supervisor(switches: Path) -> None:
         step(publisher, timeout_seconds)
 
     Publisher.step = step_or_hang  # type: ignore[method-assign,assignment] # another name of self
-    service.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
+    loops.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
     keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
+    notes.WRITE_SECONDS, rules.FIRST_PAUSE_SECONDS, journey.PUBLISH_SECONDS = 0.1, 0.1, 0.1
     other_worker.start_instead("-m", "tests.e2e.faulty", str(switches))
     cli.main()
 

@@ -50,13 +50,13 @@ class Fed:
         self.subscriber = subscriber
         self.number = 0
 
-    def result_of(self, name: str, seconds: float = 30) -> dict[str, Any]:
+    def result_of(self, name: str) -> dict[str, Any]:
         """Wait for the result of a file, by the name that is published."""
 
         def results() -> list[dict[str, Any]]:
             return [result for result in unique_results(self.subscriber).values() if result["file"] == name]
 
-        wait_for(results, f"{name} has a result (see {self.box.log_file})", seconds)
+        wait_for(results, f"{name} has a result (see {self.box.log_file})")
         assert len(results()) == 1
         return results()[0]
 
@@ -82,7 +82,8 @@ def bad_results(fed: Fed, good_strip: Path) -> dict[str, dict[str, Any]]:
         BAD_STRIPS[kind][0](inside / f"{number:02}.building")
         (inside / f"{number:02}.building").rename(inside / f"{number:02}.tif")
         drop_file(good_strip, inside / f"{number:02}-next.tif")
-    fed.box.wait_until_published(2 * len(KINDS), 90)
+    fed.box.wait_until_published(2 * len(KINDS))
+    wait_for(lambda: len(unique_results(fed.subscriber)) >= 2 * len(KINDS), "the subscriber has them as well")
     return {result["file"]: result for result in unique_results(fed.subscriber).values()}
 
 
@@ -153,7 +154,7 @@ def test_other_files_are_no_strips(fed: Fed, good_strip: Path) -> None:
 
 def test_a_service_that_may_not_read_a_strip(tmp_path: Path, broker: Broker, good_strip: Path) -> None:
     """An unreadable file is waited for, then invalid; when it becomes readable in time it is judged."""
-    with Box(tmp_path / "box", broker.port, checks={"incomplete_seconds": 2.0}) as box:
+    with Box(tmp_path / "box", broker.port, checks={"incomplete_seconds": 5.0}) as box:
         box.config["agent"]["name"] = "box2"
         box.write_config()
         difference_model(box.inbox / "model.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,7 @@ def result_of(subscriber: Subscriber, camera: str, name: str) -> dict[str, Any]:
         results = unique_results(subscriber).values()
         return [result for result in results if (result["camera"], result["file"]) == (camera, name)]
 
-    wait_for(found, f"{camera}/{name} has a result", 30)
+    wait_for(found, f"{camera}/{name} has a result")
     return found()[0]
 
 
@@ -166,6 +167,7 @@ def test_the_address_of_the_picture(many: tuple[Box, Subscriber], bad_part: Path
     assert path.startswith("plain/")
     windows = path.replace("/", "\\")
     assert result["preview_url"] == f"file:///line1/{path}?w={windows}"
+    assert result["preview_sha256"] == hashlib.sha256((box.heatmaps / path).read_bytes()).hexdigest()
     heatmap = tifffile.imread(box.heatmaps / result["heatmap_path"])
     assert heatmap.dtype == np.float32
     assert heatmap.max() == pytest.approx(result["score"])
@@ -231,8 +233,9 @@ def test_what_the_cameras_sent_adds_up(many: tuple[Box, Subscriber]) -> None:
         ({"method": "top_k_mean", "top_k": 50, "threshold": 0.3}, ("ok", "anomalous"), 0.3, 1.0),
         ({"method": "area", "threshold": 100.0, "min_area_px": 5}, ("ok", "anomalous"), 100.0, 400.0),
         ({"method": "max", "threshold": 0.999}, ("ok", "ok"), 0.5, 0.998),
+        ({"method": "detections"}, ("ok", "anomalous"), 0.5, 1.0),
     ],
-    ids=["max", "top_k_mean", "area", "threshold"],
+    ids=["max", "top_k_mean", "area", "threshold", "detections"],
 )
 def test_score_methods(
     tmp_path: Path,

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.box import Box, drop_file, unique_results
 from tests.helpers.broker import Subscriber, wait_for
 from tests.helpers.models import difference_model
+from tests.helpers.programs import needs
 from tests.helpers.repository import ROOT
 from tests.helpers.strips import write_strip
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
     from tests.helpers.broker import Broker
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a namespace")]
+pytestmark = [
+    needs("unshare"),
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a namespace"),
+]
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
@@ -50,6 +55,6 @@ def test_the_service_works_as_process_1(tmp_path: Path, broker: Broker) -> None:
         box.program = [*AS_PROCESS_1, *box.program]
         box.start()
         drop_file(strip, box.camera() / "1.tif")
-        wait_for(lambda: unique_results(subscriber), "the strip is judged", 60)
+        wait_for(lambda: unique_results(subscriber), "the strip is judged")
         assert [result["verdict"] for result in unique_results(subscriber).values()] == ["ok"]
         assert [model["state"] for model in box.ask("models_list")["models"]] == ["active"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from agent.cli.doctor.walls import Access, ask_unit, look, rules_of
 from agent.control import endpoint
 from agent.errors import ExitCode
 from tests.helpers.box import drop_file, unique_results, wait_for_results
@@ -18,7 +22,6 @@ from tests.helpers.models import difference_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -50,7 +53,7 @@ def start(live: LiveSystemd) -> None:
     """Start the service and wait for its model."""
     done = live.systemctl("start", "strip-agent")
     assert done.returncode == 0, f"{done.stderr}\n{live.systemctl('status', 'strip-agent').stdout}\n{live.log}"
-    wait_for(lambda: ask(live, "status")["workers"]["default"]["pid"], "the model is active", 60)
+    wait_for(lambda: ask(live, "status")["workers"]["default"]["pid"], "the model is active")
 
 
 def is_back(live: LiveSystemd, starts: int) -> bool:
@@ -99,12 +102,12 @@ def test_a_killed_supervisor_is_started_again_and_nothing_is_lost(
             for number in range(3):
                 drop_file(good_strip, live.srv / f"cameras/top/{kills}-{number}.tif")
             live.systemctl("kill", "--signal=KILL", "--kill-who=main", "strip-agent")
-            wait_for(lambda kills=kills: is_back(live, kills + 1), "it is started again", 60)  # type: ignore[misc]
+            wait_for(lambda kills=kills: is_back(live, kills + 1), "it is started again")  # type: ignore[misc]
         wait_for_results(subscriber, 9)
         assert sorted(result["file"] for result in unique_results(subscriber).values()) == sorted(
             f"{kills}-{number}.tif" for kills in range(3) for number in range(3)
         )
-        wait_for(lambda: ask(live, "status")["strips"]["pending"] == 0, "all are acknowledged", 60)
+        wait_for(lambda: ask(live, "status")["strips"]["pending"] == 0, "all are acknowledged")
         assert ask(live, "audit")["balanced"]
 
 
@@ -119,12 +122,74 @@ def test_a_supervisor_that_stands_still_is_ended_by_the_watchdog(live: LiveSyste
     assert live.systemctl("stop", "strip-agent").returncode == 0
 
 
+def configure(live: LiveSystemd, **camera: str) -> None:
+    """Change the camera's settings."""
+    config = yaml.safe_load((live.srv / "agent.yaml").read_text())
+    config["cameras"][0].update(camera)
+    (live.srv / "agent.yaml").write_text(yaml.safe_dump(config))
+
+
+def walls_said(live: LiveSystemd) -> list[str]:
+    """Return what `check-config` says about the unit's walls."""
+    done = live.run("/srv/strip-agent", "check-config", "--json", "--config", "/srv/agent.yaml")
+    return [one["message"] for one in json.loads(done.stdout)["problems"] if "drop-in" in one["message"]]
+
+
+def test_what_the_walls_forbid_is_said_before_and_the_named_line_opens_it(
+    live: LiveSystemd, broker: Broker, good_strip: Path
+) -> None:
+    """A camera's files are to be removed, which the unit forbids: found by the check, opened by the line it names."""
+    assert walls_said(live) == []
+    configure(live, when_done="delete")
+    (said,) = walls_said(live)
+    assert "read-only for the service, behind ProtectSystem=strict" in said
+    key, value = said.rpartition("[Service] ")[2].split("=", 1)
+    live.change(**{key: value})
+    assert walls_said(live) == []
+    (live.srv / "cameras/top").chmod(0o777)
+    with Subscriber(broker.port, "strip-agent/live/#") as subscriber:
+        start(live)
+        drop_file(good_strip, live.srv / "cameras/top/a.tif")
+        wait_for_results(subscriber, 1)
+        wait_for(lambda: not (live.srv / "cameras/top/a.tif").exists(), "the file is removed")
+
+
+def test_the_check_and_systemd_agree_about_every_path(
+    live: LiveSystemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that open, close, hide and bind, one in the other: what is foretold is what the service can do."""
+    places = ("plain", "open", "open/closed", "open/closed/open", "closed", "hidden/open", "covered", "covered/bound")
+    for place in places:
+        (live.srv / place / "x").mkdir(parents=True)
+    for folder in (live.srv, *live.srv.glob("**/")):
+        folder.chmod(0o777)
+    live.change(
+        ReadWritePaths="-/srv/open -/srv/open/closed/open -/srv/hidden/open -/srv/not/there",
+        ReadOnlyPaths="/srv/open/closed /srv/closed",
+        InaccessiblePaths="/srv/hidden",
+        TemporaryFileSystem="/srv/covered",
+        BindPaths="/srv/plain:/srv/covered/bound",
+    )
+    start(live)
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\nexec nsenter --target {live.init} --mount --pid {which("systemctl")} "$@"\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    rules = rules_of(ask_unit())
+    for path in (*(f"/srv/{place}/x" for place in places), "/var/lib/strip-agent", "/var/lib", "/etc"):
+        service, as_user = live.processes()[0].pid, ("setpriv", f"--reuid={USER_ID}", "--clear-groups")
+        there, writable = (live.run(*as_user, "test", f, path, where=service).returncode == 0 for f in ("-e", "-w"))
+        foretold = look(rules, Path(path)).access
+        assert (foretold in {Access.READ_ONLY, Access.WRITABLE}) == there, (path, foretold)
+        assert (foretold is Access.WRITABLE) == writable, (path, foretold)
+
+
 def test_an_unusable_configuration_is_not_started_again_and_again(live: LiveSystemd) -> None:
     """Exit code 78 and the list of problems; it stays failed until somebody mends it."""
     live.change(RestartSec="100ms")
     (live.srv / "agent.yaml").write_text("cameras: []\nspeed: 3\n")
     assert live.systemctl("start", "strip-agent").returncode != 0
-    wait_for(lambda: live.show("ActiveState") == "failed", "it has failed", 60)
+    wait_for(lambda: live.show("ActiveState") == "failed", "it has failed")
     assert live.show("ExecMainStatus") == str(ExitCode.CONFIG.value)
     assert live.show("NRestarts") == "0"
     assert "speed" in live.log

@@ -28,7 +28,7 @@ class Faulty:
     """A running service whose faults can be switched."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.box = Box(folder / "box", port, inference={"deadline_seconds": 1.0})
+        self.box = Box(folder / "box", port, inference={"deadline_seconds": 3.0})
         self.switches = folder / "switches"
         self.switches.mkdir()
         self.box.program = [sys.executable, "-m", "tests.e2e.faulty", str(self.switches)]
@@ -73,26 +73,33 @@ def result_of(subscriber: Subscriber, name: str) -> dict[str, Any]:
     def found() -> list[dict[str, Any]]:
         return [result for result in unique_results(subscriber).values() if result["file"] == name]
 
-    wait_for(found, f"{name} has a result", 30)
+    wait_for(found, f"{name} has a result")
     assert len(found()) == 1
     return found()[0]
 
 
 def last_health(subscriber: Subscriber) -> dict[str, Any]:
     """Give the newest health."""
+    wait_for(lambda: subscriber.payloads("state/health"), "a health")
     health: dict[str, Any] = json.loads(subscriber.payloads("state/health")[-1])
     return health
+
+
+def told_held(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """Give what was told of a slot that is held, which it is for a moment only, again and again."""
+    told = [json.loads(payload) for payload in subscriber.payloads("state/health")]
+    return [health for health in told if "slot_default_held" in health["alarms"]]
 
 
 def test_an_idle_worker_that_is_killed_is_replaced_and_no_strip_is_blamed(
     faulty: Faulty, subscriber: Subscriber, good_strip: Path
 ) -> None:
     """A worker killed from outside is replaced before the next strip comes, which has all its attempts."""
-    wait_for(lambda: faulty.worker is not None, "the worker is there", 30)
+    wait_for(lambda: faulty.worker is not None, "the worker is there")
     first = faulty.worker
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: faulty.worker not in (None, first), "another worker is there", 30)
+    wait_for(lambda: faulty.worker not in (None, first), "another worker is there")
     faulty.drop(good_strip, "after the kill.tif")
     result = result_of(subscriber, "after the kill.tif")
     assert result["verdict"] == "ok"
@@ -124,7 +131,7 @@ def test_a_strip_that_always_kills_the_worker(faulty: Faulty, subscriber: Subscr
     for name in ("2 good.tif", "3 good.tif"):
         assert result_of(subscriber, name)["verdict"] == "ok"
         assert result_of(subscriber, name)["seq"] < crashed["seq"]
-    wait_for(lambda: faulty.worker is not None, "a new worker is there", 30)
+    wait_for(lambda: faulty.worker is not None, "a new worker is there")
     assert faulty.box.ask("status")["health"]["worker_restarts"] == before + 2
     faulty.switch("crash", on=False)
 
@@ -148,30 +155,31 @@ def test_three_different_strips_in_a_row_blame_the_model(
     faulty.switch("crash", on=True)
     names = [f"{number} crash.tif" for number in (11, 12, 13, 14)]
     faulty.drop(good_strip, *names)
-    wait_for(lambda: "slot_default_held" in last_health(subscriber)["alarms"], "the alarm is published", 30)
-    assert last_health(subscriber)["status"] == "failing"
+    wait_for(lambda: told_held(subscriber), "the alarm is published")
+    assert {health["status"] for health in told_held(subscriber)} == {"failing"}
     status = faulty.box.ask("status")
     assert status["strips"]["pending"] == 4
     assert faulty.box.ask("audit")["balanced"]
     faulty.switch("crash", on=False)
     for name in names:
         assert result_of(subscriber, name)["verdict"] == "ok"
-    wait_for(lambda: last_health(subscriber)["alarms"] == "", "the alarm is over", 30)
+    wait_for(lambda: last_health(subscriber)["alarms"] == "", "the alarm is over")
 
 
 def test_a_worker_that_floods_standard_error_does_not_block(
     faulty: Faulty, subscriber: Subscriber, good_strip: Path
 ) -> None:
-    """Standard error is always drained, in bounded pieces; the strip is judged."""
+    """Standard error is read as fast as it comes and logged in moderation; the strip is judged."""
     faulty.switch("flood", on=True)
     assert faulty.box.process is not None
     before = psutil.Process(faulty.box.process.pid).memory_info().rss
+    logged = faulty.box.log_file.stat().st_size
     faulty.drop(good_strip, *(f"{number} flood.tif" for number in range(3)))
     for number in range(3):
         assert result_of(subscriber, f"{number} flood.tif")["verdict"] == "ok"
     faulty.switch("flood", on=False)
     assert psutil.Process(faulty.box.process.pid).memory_info().rss < before + (8 << 20)
-    assert faulty.box.log_file.stat().st_size < 8 << 20
+    assert faulty.box.log_file.stat().st_size < logged + (2 << 20)
 
 
 def test_all_of_it_adds_up(faulty: Faulty, subscriber: Subscriber) -> None:
@@ -189,7 +197,7 @@ def test_a_worker_never_outlives_its_supervisor(tmp_path: Path, broker: Broker) 
         box.start(wait=False)
         assert box.process is not None
         supervisor = psutil.Process(box.process.pid)
-        wait_for(supervisor.children, "a worker is started", 30)
+        wait_for(supervisor.children, "a worker is started")
         children = supervisor.children(recursive=True)
         box.kill()
         wait_for(lambda: all(not c.is_running() or c.status() == "zombie" for c in children), "it ends as well")

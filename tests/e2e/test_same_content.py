@@ -58,9 +58,9 @@ def test_touched_strips_are_not_published_again(box: Box, subscriber: Subscriber
     wait_for_results(subscriber, len(NAMES))
     box.wait_until_published(len(NAMES))
     touch_all(box)
-    wait_for(lambda: seen_again(box) >= 5, "all were seen again", 30)
+    wait_for(lambda: seen_again(box) >= 5, "all were seen again")
     touch_all(box, 1_700_000_000)
-    wait_for(lambda: seen_again(box) >= 10, "all were seen again", 30)
+    wait_for(lambda: seen_again(box) >= 10, "all were seen again")
     assert box.stop() == 0
     touch_all(box, 1_700_003_600)
     for name in NAMES:
@@ -68,7 +68,7 @@ def test_touched_strips_are_not_published_again(box: Box, subscriber: Subscriber
         shutil.copy(box.camera() / name, copy)
         copy.rename(box.camera() / name)
     box.start()
-    wait_for(lambda: seen_again(box) >= 15, "all were seen again", 30)
+    wait_for(lambda: seen_again(box) >= 15, "all were seen again")
     drop_file(good_strip, box.camera() / "behind.tif")
     wait_for_results(subscriber, 6)
     assert len(unique_results(subscriber)) == 6
@@ -85,16 +85,16 @@ def test_strips_that_are_touched_while_they_wait_stay_one_strip_each(
     box.start()
     for name in NAMES:
         drop_file(good_strip, box.camera() / name)
-    wait_for(lambda: box.ask("status")["strips"]["pending"] == 5, "all wait", 30)
+    wait_for(lambda: box.ask("status")["strips"]["pending"] == 5, "all wait")
     touch_all(box)
-    wait_for(lambda: seen_again(box) >= 5, "all were seen again", 30)
+    wait_for(lambda: seen_again(box) >= 5, "all were seen again")
     difference_model(box.inbox / "model.onnx")
 
     def is_ready() -> bool:
         touch_all(box)
         return bool(box.ask("status")["health"]["slots_ready"])
 
-    wait_for(is_ready, "it is ready", 60)
+    wait_for(is_ready, "it is ready")
     touch_all(box)
     found = wait_for_results(subscriber, 5)
     drop_file(good_strip, box.camera() / "behind.tif")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import shutil
 import signal
 import socket
 import sqlite3
 import sys
 from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +25,6 @@ from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Self
 
 
@@ -49,17 +52,17 @@ def box(tmp_path_factory: pytest.TempPathFactory, broker: Broker, subscriber: Su
         yield box
 
 
-def said(box: Box, *arguments: str, code: int = 0) -> str:
-    """Run a command, check its exit code and give what it printed."""
-    done = box.cli(*arguments)
+def said(box: Box, *arguments: str, code: int = 0, process: bool = False) -> str:
+    """Run a command, in a process of its own if asked, check its exit code and give what it printed."""
+    done = (box.cli_process if process else box.cli)(*arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 
 
-def facts(box: Box, *arguments: str, code: int = 0) -> dict[str, Any]:
+def facts(box: Box, *arguments: str, code: int = 0, process: bool = False) -> dict[str, Any]:
     """Run a command with --json and give what it printed."""
-    done: dict[str, Any] = json.loads(said(box, *arguments, "--json", code=code))
+    done: dict[str, Any] = json.loads(said(box, *arguments, "--json", code=code, process=process))
     return done
 
 
@@ -67,14 +70,14 @@ def check_commands(box: Box, *, running: bool) -> None:
     """Ask everything that can be asked."""
     if running:
         box.wait_until_published(3)
-    status = facts(box, "status")
+    status = facts(box, "status", process=True)
     assert status["running"] is running
     assert status["strips"]["acknowledged"] == 3
     assert ("health" in status) is running
     shown = said(box, "status")
     assert "box1" in shown
     assert ("not running" not in shown) is running
-    assert facts(box, "audit")["strips"] == status["strips"]
+    assert facts(box, "audit", process=True)["strips"] == status["strips"]
     assert "balanced" in said(box, "audit")
     assert "balanced" in said(box, "audit", "--since", "1d")
     listed = facts(box, "strips", "list")["strips"]
@@ -89,11 +92,34 @@ def check_commands(box: Box, *, running: bool) -> None:
     shown = said(box, "strips", "show", invalid["strip_id"][:8])
     assert "broken.tif" in shown
     assert "not_a_tiff" in shown
-    assert "no strip" in said(box, "strips", "show", "ffffffffffffffff", code=1)
+    assert re.search(r"^  detail +begins with .+; a TIFF begins with II or MM", shown, re.MULTILINE), shown
+    assert "no strip" in said(box, "strips", "show", "ffffffffffffffff", code=1, process=True)
     (model,) = facts(box, "models", "list")["models"]
     assert model["state"] == "active"
     assert model["sha256"][:12] in said(box, "models", "list")
     assert "there is no state" in said(box, "strips", "list", "--state", "nonsense", code=1)
+
+
+def arenas(pid: int) -> int:
+    """Count glibc's arenas beside the main one: 64 MiB of addresses each, at a multiple of that, partly in use."""
+    mib64 = 64 << 20
+    parts = []
+    for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+        edges, rights, *rest = line.split()
+        if len(rest) == 3:  # it is of no file
+            start, end = (int(edge, 16) for edge in edges.split("-"))
+            parts.append((start, end, rights))
+    return sum(
+        used == "rw-p" and kept == "---p" and start % mib64 == 0 and end == middle and last == start + mib64
+        for (start, end, used), (middle, last, kept) in pairwise(parts)
+    )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc's arenas")
+def test_the_supervisor_has_few_arenas(box: Box) -> None:
+    """Each keeps free memory between what is in use; by itself glibc makes one for each of its first threads."""
+    assert box.process is not None
+    assert arenas(box.process.pid) == 1
 
 
 def test_commands_while_the_service_runs(box: Box) -> None:
@@ -121,12 +147,12 @@ def test_retry_makes_a_second_revision(box: Box, subscriber: Subscriber) -> None
     assert [result["revision"] for result in shown["results"]] == [1, 2]
     refused = facts(box, "strips", "retry", "0000000000000000", code=1)
     assert refused["refused"] == {"0000000000000000": "no such strip"}
-    assert "name strips" in said(box, "strips", "retry", code=2)
+    assert "name strips" in said(box, "strips", "retry", code=2, process=True)
 
 
 def test_a_second_service_on_the_same_state_folder(box: Box) -> None:
     """It refuses with a sentence and leaves the first one alone."""
-    shown = said(box, "run", code=1)
+    shown = said(box, "run", code=1, process=True)
     assert "another strip-agent owns" in shown
     assert box.ask("status")["running"]
 
@@ -174,7 +200,7 @@ def test_the_audit_notices_a_ledger_that_was_tampered_with(box: Box) -> None:
             for (trigger,) in ledger.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
                 ledger.execute(f"DROP TRIGGER {trigger}")
             ledger.execute(change)
-        assert sign in said(box, "audit", code=1)
+        assert sign in said(box, "audit", code=1, process=True)
         assert facts(box, "audit", code=1)["balanced"] is False
         shutil.rmtree(box.state)
         shutil.copytree(copy, box.state)
@@ -184,14 +210,14 @@ def test_the_audit_notices_a_ledger_that_was_tampered_with(box: Box) -> None:
 def test_check_config_names_every_problem_with_its_line(box: Box) -> None:
     """Exit 78, all problems at once; the service itself refuses the same way."""
     good = box.config_file.read_text()
-    said(box, "check-config")
+    said(box, "check-config", process=True)
     try:
         box.config_file.write_text(f"{good}\nnonsense: 1\noutbox: {{max_messages: -5}}\nscoring: {{methd: max}}\n")
-        shown = said(box, "check-config", code=78)
+        shown = said(box, "check-config", code=78, process=True)
         for sign in ("nonsense", "max_messages", "methd", "line "):
             assert sign in shown
-        assert facts(box, "check-config", code=78)["ok"] is False
-        assert "nonsense" in said(box, "run", code=78)
+        assert facts(box, "check-config", code=78, process=True)["ok"] is False
+        assert "nonsense" in said(box, "run", code=78, process=True)
     finally:
         box.config_file.write_text(good)
 
@@ -201,23 +227,23 @@ def test_score_needs_no_service(box: Box, tmp_path: Path) -> None:
     model = box.inbox / "model.onnx"
     heatmaps = tmp_path / "heatmaps"
     good, defect = (str(box.folder / name) for name in ("good.tif", "defect.tif"))
-    done = box.cli("score", good, defect, "--model", str(model), "--heatmaps", str(heatmaps), "--json")
+    done = box.cli_process("score", good, defect, "--model", str(model), "--heatmaps", str(heatmaps), "--json")
     assert done.returncode == 0, done.stderr
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["verdict"], second["verdict"]) == ("ok", "anomalous")
     assert (heatmaps / second["heatmap_path"]).is_file()
     listed = {strip["file"]: strip for strip in facts(box, "strips", "list")["strips"]}
     assert second["score"] == pytest.approx(listed["defect.tif"]["score"], abs=1e-6)
-    bad = box.cli("score", good, str(box.folder / "broken.tif"), "--model", str(model))
+    bad = box.cli_process("score", good, str(box.folder / "broken.tif"), "--model", str(model))
     assert bad.returncode == 1
     assert "not_a_tiff" in bad.stdout
-    assert "model_unreadable" in said(box, "score", good, "--model", good, code=1)
+    assert "model_unreadable" in said(box, "score", good, "--model", good, code=1, process=True)
 
 
 def test_wrong_usage(box: Box) -> None:
     """Unknown commands and options end with 2 and a hint."""
-    assert "No such command" in said(box, "fly", code=2)
-    assert "Missing argument" in said(box, "strips", "show", code=2)
+    assert "No such command" in said(box, "fly", code=2, process=True)
+    assert "Missing argument" in said(box, "strips", "show", code=2, process=True)
 
 
 def slow_box(folder: Path, port: int, name: str) -> Box:
@@ -239,12 +265,13 @@ def test_sigterm_drains_and_leaves_nothing_half_done(tmp_path: Path, broker: Bro
         box.start()
         for number in range(6):
             drop_file(good_strip, box.camera() / f"{number} slow.tif")
-        wait_for((tmp_path / "switches" / "slow.began").exists, "a strip is being judged", 30)
+        wait_for((tmp_path / "switches" / "slow.began").exists, "a strip is being judged")
         assert box.stop() == 0
         assert not box.workers()
         audit = box.audit()["strips"]
         assert audit["judged"] == 0
-        assert audit["acknowledged"] == len(unique_results(subscriber)) >= 1
+        assert audit["acknowledged"] >= 1
+        wait_for(lambda: len(unique_results(subscriber)) == audit["acknowledged"], "they arrive")
         assert audit["waiting"] == 6 - audit["acknowledged"] > 0
         assert not list(box.heatmaps.rglob(".*"))
         (tmp_path / "switches" / "slow").unlink()
@@ -259,12 +286,12 @@ def test_a_second_sigterm_forces(tmp_path: Path, broker: Broker, good_strip: Pat
         (tmp_path / "switches" / "hang").touch()
         box.start()
         drop_file(good_strip, box.camera() / "hang.tif")
-        wait_for(lambda: any(worker.status() == "stopped" for worker in box.workers()), "the worker hangs", 30)
+        wait_for(lambda: any(worker.status() == "stopped" for worker in box.workers()), "the worker hangs")
         assert box.process is not None
         box.process.send_signal(signal.SIGTERM)
         wait_for(lambda: "a second signal forces" in box.log, "it drains")
         box.process.send_signal(signal.SIGTERM)
-        assert box.process.wait(5) == 1
+        assert box.process.wait(120) == 1
         wait_for(lambda: not box.workers(), "no process is left over")
         (tmp_path / "switches" / "hang").unlink()
         box.start()
@@ -305,7 +332,7 @@ def test_readiness_watchdog_and_stop_messages(tmp_path: Path, broker: Broker) ->
     ):
         difference_model(box.inbox / "model.onnx")
         box.start(env=manager.env)
-        wait_for(lambda: manager.count("READY=1") == 1, "it is ready", 30)
+        wait_for(lambda: manager.count("READY=1") == 1, "it is ready")
         wait_for(lambda: manager.count("WATCHDOG=1") >= 5, "the heart beats")
         wait_for(
             lambda: manager.count("STATUS=ok; 0 strips wait, 0 messages wait, 0 acknowledged"), "it says how it is"
@@ -322,13 +349,19 @@ def test_the_heart_stops_when_a_loop_hangs(tmp_path: Path, broker: Broker) -> No
         slow_box(tmp_path, broker.port, "hanging") as box,
     ):
         box.start(env=manager.env)
-        wait_for(lambda: manager.count("WATCHDOG=1") >= 3, "the heart beats", 30)
+        wait_for(lambda: manager.count("WATCHDOG=1") >= 3, "the heart beats")
         (tmp_path / "switches" / "publisher").touch()
         wait_for(lambda: "no progress in publisher" in box.log, "it is noticed")
+
+        def beats_in_two_seconds() -> int:
+            before = manager.count("WATCHDOG=1")
+            uptime_s = box.ask("status")["health"]["uptime_s"]
+            wait_for(lambda: box.ask("status")["health"]["uptime_s"] > uptime_s + 2, "time goes by")
+            return manager.count("WATCHDOG=1") - before
+
+        wait_for(lambda: beats_in_two_seconds() == 0, "it hangs: on a busy machine it was late once before that")
+        assert beats_in_two_seconds() == 0
         beats = manager.count("WATCHDOG=1")
-        uptime_s = box.ask("status")["health"]["uptime_s"]
-        wait_for(lambda: box.ask("status")["health"]["uptime_s"] > uptime_s + 2, "time goes by")
-        assert manager.count("WATCHDOG=1") == beats
         (tmp_path / "switches" / "publisher").unlink()
         wait_for(lambda: manager.count("WATCHDOG=1") > beats, "the heart beats again")
 

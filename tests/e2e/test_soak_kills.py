@@ -25,7 +25,7 @@ from tests.faults.judging import strip_of
 from tests.faults.reliability import Row, tell
 from tests.faults.shift import Cameras, forgotten, judge_after_broker_kills, make_box, wait_for_progress
 from tests.helpers.broker import MOSQUITTO, PERSISTENT, Broker, Subscriber, describe, wait_for
-from tests.helpers.soak import share_of
+from tests.helpers.soak import SHARE, share_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,5 +129,6 @@ def test_five_hundred_kills_at_random_moments(tmp_path: Path) -> None:
             f"while {sum(RATES.values()):g} strips a second arrive, most kills during the start, the others at work",
             f"{killed.total()} kills in {minutes:.0f} minutes, seed {SEED}: {words}; {verdict}{forgotten(missing)}",
             run="soak",
+            share=SHARE,
         )
     )

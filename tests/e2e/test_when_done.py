@@ -41,7 +41,7 @@ def test_files_go_once_acknowledged_and_the_same_name_is_a_new_strip(
             shutil.copyfile(good_strip, temporary)
             os.utime(temporary, ns=(10**18, 10**18))
             temporary.rename(inside / "strip.tif")
-            wait_for(lambda: not list(inside.iterdir()), "the file is gone", 30)
+            wait_for(lambda: not list(inside.iterdir()), "the file is gone")
             found = wait_for_results(subscriber, again + 1)
         assert len({result["strip_id"] for result in found}) == 3
         assert {result["file"] for result in found} == {"shift 1/strip.tif"}
@@ -51,7 +51,7 @@ def test_files_go_once_acknowledged_and_the_same_name_is_a_new_strip(
             assert len(moved) == 3
             assert "strip.tif" in moved
             assert all((tmp_path / "done" / "shift 1" / name).read_bytes() == good_strip.read_bytes() for name in moved)
-        refused = box.ask("strips_retry", strip_ids=[found[0]["strip_id"]])
+        refused = box.ask("retry", strip_ids=[found[0]["strip_id"]])
         assert not refused["retried"]
         check_audit(box, 3)
         assert box.stop() == 0
@@ -68,7 +68,7 @@ def test_nothing_is_removed_before_the_broker_has_it_nor_when_it_was_replaced(
         for name in names:
             drop_file(good_strip, box.camera() / name)
         stat = (box.camera() / "same time.tif").stat()
-        wait_for(lambda: box.ask("audit")["last_seq"] == 3, "all are judged", 30)
+        wait_for(lambda: box.ask("audit")["last_seq"] == 3, "all are judged")
         assert sorted(path.name for path in box.camera().iterdir()) == names
         box.kill()  # so that the replacements are not seen before the disposal is due
         drop_file(bad_part, box.camera() / "replaced.tif")
@@ -77,7 +77,7 @@ def test_nothing_is_removed_before_the_broker_has_it_nor_when_it_was_replaced(
         (tmp_path / "copy").rename(box.camera() / "same time.tif")
         with broker, Subscriber(start(broker)) as subscriber:
             box.start()
-            wait_for(lambda: not list(box.camera().iterdir()), "all are moved in the end", 30)
+            wait_for(lambda: not list(box.camera().iterdir()), "all are moved in the end")
             wait_for_results(subscriber, 5)
             verdicts = {
                 name: sorted(r["verdict"] for r in unique_results(subscriber).values() if r["file"] == name)
@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_moved_does_not_keep_the_others(tmp_path: Path, br
         for number in range(3):
             drop_file(good_strip, box.camera("stuck") / f"{number}.tif")
             drop_file(good_strip, box.camera("free") / f"{number}.tif")
-        wait_for(lambda: not list(box.camera("free").iterdir()), "those of the other camera are moved", 30)
+        wait_for(lambda: not list(box.camera("free").iterdir()), "those of the other camera are moved")
         box.wait_until_published(6)
         wait_for(lambda: "cannot move" in box.log, "it says so")
         assert len(list(box.camera("stuck").iterdir())) == 3

@@ -133,7 +133,8 @@ def test_option_states_channels_where_the_checkpoint_does_not(export: Export, tm
     assert np.abs(found - _by_hand(network, strip, names[::-1])).max() > 1e-3
 
 
-def test_own_network_takes_channels_too(export: Export, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [17, pytest.param(18, marks=pytest.mark.soak)])
+def test_own_network_takes_channels_too(export: Export, tmp_path: Path, opset: int) -> None:
     """--network with --input-channels, at the older and the newer exporter of torch."""
     (tmp_path / "own.py").write_text(OWN_NETWORK)
     space: dict[str, Any] = {}
@@ -145,10 +146,9 @@ def test_own_network_takes_channels_too(export: Export, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"network": f"{tmp_path}/own.py:Own", "network_args": '{"inputs": 2}', "patch_size": PATCH}
     strip = _strips()[2]
     expected = _by_hand(network.double(), strip, ["double_det", "target"])
-    for opset in (17, 18):
-        exported = export(tmp_path / "own.pth", input_channels="double_det,target", opset=opset, **asked)
-        found = run_strip(open_session(exported.path.read_bytes()), strip / np.float32(255))
-        assert np.abs(found - expected).max() <= 5e-5
+    exported = export(tmp_path / "own.pth", input_channels="double_det,target", opset=opset, **asked)
+    found = run_strip(open_session(exported.path.read_bytes()), strip / np.float32(255))
+    assert np.abs(found - expected).max() <= 5e-5
     with pytest.raises(ExportError, match=r"takes 2 channels, a strip has 3.*--input-channels"):
         export(tmp_path / "own.pth", **asked)
     with pytest.raises(ExportError, match=r"takes 2 channels, but 4 are stated"):
@@ -205,7 +205,7 @@ def test_inputs_that_nothing_explains_are_refused_with_what_is_known(tmp_path: P
     odd = str(_save(tmp_path / "odd.pth", four, input_channels=["target", "diff3", "ref1", "ref2"]))
     assert "input channel 'diff3', which is unknown" in _refused([odd], tmp_path)
     number = str(_save(tmp_path / "number.pth", four, input_channels=4))
-    assert "must be an ordered list out of target" in _refused([number], tmp_path)
+    assert "does not say what the 4 are" in _refused([number], tmp_path)
     two = str(_save(tmp_path / "two.pth", _network(["diff1", "diff2"]), input_channels=["diff1", "diff2"]))
     assert "leave the option out" in _refused([two, "--input-channels", "diff2,diff1"], tmp_path)
 

@@ -135,6 +135,16 @@ def test_malformed_manifests_are_refused(change: dict[str, object]) -> None:
     assert refused.value.reason is Reason.MANIFEST_MALFORMED
 
 
+def test_a_manifest_that_nobody_can_have_signed_is_refused() -> None:
+    """Half a surrogate pair passes as JSON and cannot be encoded: no signature can be compared with it."""
+    text = format_manifest(MANIFEST).replace(MANIFEST.created, "\ud800")
+    for hostile in (text, text.replace("created", "\ud800"), 5, ["x"]):
+        content = json.dumps({"manifest": hostile, "signature": "", "key_id": "k"}).encode()
+        with pytest.raises(Reject) as refused:
+            parse_manifest_file(content)
+        assert refused.value.reason is Reason.MANIFEST_MALFORMED
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_manifest_or_refused(content: bytes) -> None:
     """Hostile bytes end as malformed."""

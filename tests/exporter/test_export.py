@@ -20,10 +20,11 @@ from tools.exporter.errors import ExportError
 from tools.exporter.graph import newest_opset
 from tools.exporter.keys import read_facts
 from tools.exporter.layout import make_layout
-from tools.exporter.reference import reference_heatmap
+from tools.exporter.reference import Seen, reference_heatmap
 from tools.exporter.session import open_session, run_strip
 from tools.exporter.source import make_source
 from tools.exporter.strips import feed, made_up_strips
+from tools.exporter.variants import random_network
 
 if TYPE_CHECKING:
     from tests.exporter.conftest import Export
@@ -106,11 +107,13 @@ def test_weights_are_found_in_every_kind_of_file(
     assert exported.facts.model_id == "weights"
 
 
-def test_same_input_gives_the_same_bytes(export: Export, calibration: Path) -> None:
-    """Deterministic, quantised files too."""
-    asked: dict[str, Any] = {"precision": "int8", "calibration": calibration, **WIDE}
-    first = export(**asked).path.read_bytes()
-    assert export(**asked).path.read_bytes() == first
+def test_same_input_gives_the_same_bytes(export: Export, calibration: Path, checkpoints: dict[str, Path]) -> None:
+    """With a version and a time: deterministic, quantised files too, whenever the checkpoint was copied."""
+    named = {"version": 7, "created": "2026-01-01T00:00:00Z"}
+    asked: dict[str, Any] = {"precision": "int8", "calibration": calibration, **named, **WIDE}
+    first = export("calm", **asked).path.read_bytes()
+    os.utime(checkpoints["calm"], (10**9, 10**9))
+    assert export("calm", **asked).path.read_bytes() == first
 
 
 @pytest.mark.parametrize("opset", [17, 18])
@@ -140,7 +143,7 @@ def _own_network(folder: Path, **arguments: Any) -> tuple[Path, str]:
     return folder / "own.pth", f"{folder / 'own.py'}:Own"
 
 
-@pytest.mark.parametrize("opset", [11, 17, 18, newest_opset()])
+@pytest.mark.parametrize("opset", [11, 17, pytest.param(18, marks=pytest.mark.soak), newest_opset()])
 def test_own_network_scores_as_torch(export: Export, tmp_path: Path, opset: int) -> None:
     """--network FILE.py:Class with constructor arguments, at each kind of opset."""
     checkpoint, network = _own_network(tmp_path, channels=6)
@@ -193,7 +196,7 @@ def _refusals(folder: Path, good: Path) -> dict[str, tuple[list[str], str]]:
     path = str(folder)
     return {
         "missing file": ([f"{path}/none.pth"], "Cannot read"),
-        "text": ([f"{path}/text.pth"], "weights only"),
+        "text": ([f"{path}/text.pth"], "it is text"),
         "not weights": ([save("list.pth", [1, 2])], "save model.state_dict"),
         "whole module": ([save("module.pth", torch.nn.Linear(2, 2))], "save model.state_dict"),
         "missing keys": ([save("less.pth", less)], "missing keys: decoder.up1"),
@@ -212,10 +215,20 @@ def _refusals(folder: Path, good: Path) -> dict[str, tuple[list[str], str]]:
             "--opset 13",
         ),
         "no calibration": ([str(good), "--precision", "int8"], "--calibration FOLDER"),
+        "no folder for the output": ([str(own), "--out", f"{path}/none/m.onnx"], "choose a folder"),
+        "no folder for the report": ([str(own), "--report", f"{path}/none/r.html"], "choose a folder"),
+        "seven strips": (
+            [str(good), "--precision", "int8", "--calibration", path, "--image-size", "64", "64"],
+            "0 strips of 64 x 64, 8 are needed",
+        ),
         "empty calibration": ([str(good), "--calibration", f"{path}/empty"], "put strips"),
         "patch too large": ([str(good), "--image-size", "32", "32"], "--image-size"),
         "odd patch": ([str(good), "--image-size", "150", "96", "--patch", "50", "50"], "give --patch"),
-        "bad model id": ([str(good), "--image-size", "64", "64", "--model-id", "../x"], "model_id"),
+        "bad model id": (
+            [str(good), "--image-size", "64", "64", "--model-id", "../x", "--allow-blind"],
+            "model_id",
+        ),
+        "blind": ([str(good), "--image-size", "150", "96"], "--allow-blind"),
         "no key": ([str(good), "--image-size", "64", "64", "--sign", f"{path}/none.key"], "keygen"),
     }
 
@@ -224,7 +237,7 @@ def test_every_refusal_is_one_sentence_that_says_what_to_do(checkpoints: dict[st
     """Exit code 1, one line, no traceback, nothing under the final name."""
     out = tmp_path / "refused.onnx"
     for name, (arguments, says) in _refusals(tmp_path, checkpoints["first"]).items():
-        result = CliRunner().invoke(main, ["export", *arguments, "--out", str(out)])
+        result = CliRunner().invoke(main, ["export", "--out", str(out), *arguments])
         assert isinstance(result.exception, ExportError), f"{name}: {result.output} {result.exception!r}"
         message = str(result.exception)
         assert says in message, name
@@ -241,9 +254,26 @@ def test_full_disk_leaves_nothing_under_the_final_name(checkpoints: dict[str, Pa
     if os.system(f"mount -t tmpfs -o size=64k tmpfs {folder}"):  # noqa: S605 - a path of pytest's own
         pytest.skip("this machine does not let root mount a tmpfs")
     try:
-        arguments = ["export", str(checkpoints["first"]), "--image-size", "64", "64", "--out", str(folder / "m.onnx")]
+        arguments = ["export", str(checkpoints["first"]), "--image-size", "64", "64", "--allow-blind"]
+        arguments += ["--out", str(folder / "m.onnx")]
         result = CliRunner().invoke(main, arguments)
         assert "choose a folder with room" in str(result.exception)
         assert list(folder.iterdir()) == []
     finally:
         os.system(f"umount {folder}")  # noqa: S605 - the same
+
+
+def test_a_patch_that_was_seen_before_is_not_computed_again() -> None:
+    """A spot in a strip changes few of its patches: the network runs on these alone, the heatmap is the same."""
+    network, layout = random_network(8, second_family=False, patch=(64, 64)), make_layout(IMAGE, (64, 64))
+    strip = feed(made_up_strips(IMAGE)[0], "unit")
+    spotted = strip.copy()
+    spotted[0, 2:5, 2:5] = 1 - spotted[0, 2:5, 2:5]
+    runs: list[int] = []
+    network.register_forward_hook(lambda *_: runs.append(1))
+    seen: Seen = {}
+    reference_heatmap(network, layout, strip, seen=seen)
+    assert len(runs) == len(layout.windows)
+    again = reference_heatmap(network, layout, spotted, seen=seen)
+    assert len(runs) == len(layout.windows) + 1
+    assert np.array_equal(again, reference_heatmap(network, layout, spotted))

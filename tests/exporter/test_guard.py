@@ -10,18 +10,21 @@ import numpy as np
 import onnx
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from agent.contract.measures import make_reference
 from agent.worker.light import measure_exposure
+from agent.worker.measuring import measure
 from tests.exporter.conftest import IMAGE
 from tools.exporter.blend import blend_defects
 from tools.exporter.calibration import relieve, widened
 from tools.exporter.errors import ExportError
-from tools.exporter.exporting import DEFAULT_LIMITS, Options
 from tools.exporter.guard import Limits, compare, judge
+from tools.exporter.keys import read_facts
 from tools.exporter.layout import make_layout
 from tools.exporter.measure import Measured
+from tools.exporter.options import DEFAULT_LIMITS, Options
 from tools.exporter.report import make_report, measure_variants
 from tools.exporter.strips import NamedStrip, feed, made_up_strips
 
@@ -99,6 +102,7 @@ def test_a_rise_on_a_good_strip_is_refused() -> None:
     assert judge([compare("good", good, risen, 0.5, rim_px=1)], INT8)[1]
 
 
+@example(0.0, 0.99999)
 @given(st.floats(-1e4, 0, width=32), st.floats(0, 1e4, width=32))
 def test_a_range_is_widened_by_little_and_to_the_same_for_nearly_the_same(low: float, high: float) -> None:
     """What the last bits of a sum say never reaches the file, and hardly a level is lost."""
@@ -130,7 +134,7 @@ def _read(graph: onnx.GraphProto) -> set[str]:
 
 def test_int8_file_is_small_and_close(export: Export, calibration: Path) -> None:
     """Convolutions run in 8 bits, the contract is met, the metadata tells how it was quantised."""
-    exported = export(precision="int8", calibration=calibration, **WIDE)
+    exported = export("calm", precision="int8", calibration=calibration, **WIDE)
     model = onnx.load(exported.path)
     int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert len(int8) >= 24  # of 28 layers, some of which may stay float
@@ -144,7 +148,7 @@ def test_int8_file_is_small_and_close(export: Export, calibration: Path) -> None
 
 def test_the_worst_patches_decide_which_layer_is_left_in_float(export: Export, calibration: Path) -> None:
     """What the guard finds joins the search: a plan that is bad in one layer gets well by leaving that one in float."""
-    exported = export(precision="int8", calibration=calibration, **WIDE)
+    exported = export("calm", precision="int8", calibration=calibration, **WIDE)
     found = exported.calibration
     assert found
     layer = "encoder.block2.0"
@@ -158,11 +162,15 @@ def test_the_worst_patches_decide_which_layer_is_left_in_float(export: Export, c
     assert max(better.sensitivity.values()) > 0
 
 
-def test_bad_quantisation_is_refused_with_a_picture(export: Export, tmp_path: Path) -> None:
-    """One strip of constant grey, every layer quantised: refused, the worst strip named, its picture written."""
+def test_bad_quantisation_is_refused_with_a_picture(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One strip of nearly constant grey, every layer quantised: refused, the worst strip named, its picture written."""
+    monkeypatch.setattr("tools.exporter.proof_strips.FEWEST_STRIPS", 1)
     folder = tmp_path / "grey"
     folder.mkdir()
-    tifffile.imwrite(folder / "grey.tif", np.full((3, 150, 96), 128, np.uint8), photometric="minisblack")
+    grey = np.random.default_rng(1).integers(124, 133, (3, 150, 96)).astype(np.uint8)
+    tifffile.imwrite(folder / "grey.tif", grey, photometric="minisblack")
     telling = tmp_path / "telling.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (3, 150, 96)).astype(np.uint8)
     tifffile.imwrite(telling, pixels, photometric="minisblack")
@@ -189,10 +197,13 @@ def test_faint_defects_score_in_between() -> None:
     assert [abs(score - aim) < 0.1 for score, aim in zip(scores, (0.38, 0.62), strict=True)] == [True, True]
 
 
-def test_report_measures_all_that_the_network_could_be(export: Export, calibration: Path) -> None:
+def test_report_measures_all_that_the_network_could_be(
+    export: Export, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The plain export first, then this file, then the other precisions and windows."""
+    monkeypatch.setattr("tools.exporter.report.ROUNDS", 1)
     asked: dict[str, Any] = {"precision": "int8", "calibration": calibration, **WIDE}
-    measured = measure_variants(export(**asked), Options(**asked))
+    measured = measure_variants(export("calm", **asked), Options(**asked))
     assert [one.name for one in measured] == [
         "plain export", "this file: int8 exact", "fp32 exact", "fp32 whole", "int8 whole"
     ]  # fmt: skip
@@ -215,3 +226,21 @@ def test_the_light_of_the_calibration_strips_travels_in_the_file(export: Export,
     pixels = [strip.pixels for strip in made_up_strips(IMAGE)[:2]]
     assert export(calibration=calibration).facts.exposure == measure_exposure(pixels)
     assert export().facts.exposure is None
+
+
+def test_how_the_calibration_strips_look_travels_in_the_file(
+    export: Export, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box measures the same strips just so, and its model scores them so; two of them are enough here."""
+    monkeypatch.setattr("agent.contract.measures.FEWEST_STRIPS", 2)
+    exported = export(calibration=calibration)
+    reference = read_facts(exported.path.read_bytes()).reference
+    looks = [measure(one.strip.pixels, 255.0, float(one.found.max())) for one in exported.proven[:2]]
+    assert reference is not None
+    assert reference.good_below == exported.facts.threshold
+    again = make_reference(looks, stretched=False, good_below=reference.good_below)
+    assert again is not None
+    assert reference.spreads.keys() == again.spreads.keys() >= {"level_target", "noise_reference_2"}
+    for name, spread in reference.spreads.items():
+        assert spread.mean == pytest.approx(again.spreads[name].mean, abs=1e-3)
+    assert export().facts.reference is None

@@ -24,15 +24,17 @@ from tests.helpers.repository import ROOT
 from tests.helpers.tcp_proxy import TcpProxy
 from tools.export import main
 from tools.exporter.errors import ExportError
-from tools.exporter.keys import make_keys, manifest_path, sign_model, verify_model
+from tools.exporter.keys import make_keys, manifest_path, read_manifest, sign_model, verify_model
 from tools.exporter.push import SshOptions, push_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs OpenSSH's server, sshd")
-DEADLINE_SECONDS = 20.0
+needs_sshd = pytest.mark.skipif(
+    SSHD is None or shutil.which("ssh-keygen") is None, reason="needs OpenSSH's server and tools: sshd, ssh-keygen"
+)
+DEADLINE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,59 @@ def test_folder_gets_model_and_manifest(model: Path, tmp_path: Path) -> None:
     assert any("signature fits" in line for line in verify_model(inbox / "model.onnx", [tmp_path / "line.pub"]))
 
 
+def test_a_manifest_that_asks_for_a_shadow_comes_first(model: Path, tmp_path: Path) -> None:
+    """Between the two the model would be one that is to be active; without a key it is not signed."""
+    (inbox := tmp_path / "inbox").mkdir()
+    run = CliRunner().invoke(main, ["push", str(model), str(inbox), "--shadow"])
+    assert run.exit_code == 0, run.output
+    assert "as a shadow, not signed" in run.output
+    manifest = read_manifest(inbox / "model.onnx")
+    assert manifest is not None
+    assert (manifest.manifest.shadow, manifest.key_id) == (True, "")
+    times = [(inbox / name).stat().st_ctime_ns for name in ("model.onnx.manifest.json", "model.onnx")]
+    assert times == sorted(times)
+    assert CliRunner().invoke(main, ["push", str(model), str(inbox)]).exit_code == 0
+    manifest = read_manifest(inbox / "model.onnx")
+    assert manifest is not None
+    assert not manifest.manifest.shadow
+
+
+def test_a_signed_shadow_is_not_pushed_as_something_else_by_accident(model: Path, tmp_path: Path) -> None:
+    """Without --shadow it has to be signed anew."""
+    (inbox := tmp_path / "inbox").mkdir()
+    key = ["--sign", str(tmp_path / "line.key")]
+    assert CliRunner().invoke(main, ["push", str(model), str(inbox), "--shadow", *key]).exit_code == 0
+    refused = CliRunner().invoke(main, ["push", str(model), str(inbox)])
+    assert "asks for a shadow and is signed" in str(refused.exception)
+    assert CliRunner().invoke(main, ["push", str(model), str(inbox), *key]).exit_code == 0
+    assert any("signature fits" in line for line in verify_model(inbox / "model.onnx", [tmp_path / "line.pub"]))
+
+
+def test_no_planted_link_is_written_through(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not under the old name of unfinished files, and not where somebody guesses the new one."""
+    (inbox := tmp_path / "inbox").mkdir()
+    (victim := tmp_path / "victim").write_text("mine")
+    (inbox / ".model.onnx.part").symlink_to(victim)
+    push_model(model, [str(inbox)], SshOptions())
+    monkeypatch.setattr("secrets.token_hex", lambda _count: "0" * 16)
+    (inbox / f".model.onnx.{'0' * 16}.part").symlink_to(victim)
+    with pytest.raises(ExportError, match="File exists"):
+        push_model(model, [str(inbox)], SshOptions())
+    assert victim.read_text() == "mine"
+
+
+def test_parts_of_pushes_that_broke_off_are_removed_by_the_next(model: Path, tmp_path: Path) -> None:
+    """Those that are an hour old; a push that is under way beside this one is left alone, and other names are."""
+    (inbox := tmp_path / "inbox").mkdir()
+    old, young, other = (inbox / f".{name}.onnx.{'0' * 15}{n}.part" for n, name in enumerate(["model", "model", "x"]))
+    for path in (old, young, other):
+        path.touch()
+    os.utime(old, (1, 1))
+    os.utime(other, (1, 1))
+    push_model(model, [str(inbox)], SshOptions())
+    assert sorted(inbox.glob(".*.part")) == [young, other]
+
+
 def test_flipped_byte_is_refused_by_digest(model: Path, tmp_path: Path) -> None:
     """A model that changed after it was signed is neither pushed nor verified."""
     (inbox := tmp_path / "inbox").mkdir()
@@ -147,6 +202,14 @@ def test_secret_key_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path)
     assert (tmp_path / "line.key").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ExportError, match="never overwritten"):
         make_keys(tmp_path / "line")
+
+
+def test_keys_are_not_written_through_a_planted_link(tmp_path: Path) -> None:
+    """Where the public key would go to, too."""
+    (tmp_path / "line.pub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ExportError, match="choose another"):
+        make_keys(tmp_path / "line")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_one_bad_target_does_not_stop_the_others(model: Path, tmp_path: Path) -> None:
@@ -195,6 +258,8 @@ def test_sftp_push_cut_ten_times_then_succeeds(server: Server, model: Path) -> N
             _push_and_cut(server, model, after_bytes=2000 + cut * len(whole) // 10)
             assert not final.exists()
             assert not manifest.exists()
+        for part in server.inbox.iterdir():
+            os.utime(part, (1, 1))  # long ago
         push_model(model, [server.target()], server.options)
     finally:
         done.set()

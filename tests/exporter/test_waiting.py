@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt import publish
 
@@ -26,7 +27,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield Broker("127.0.0.1", running.port)
 
 
-def _decide(broker: Broker, *events: dict[str, str], seconds: float = 10.0) -> str:
+def _decide(broker: Broker, *events: dict[str, str], seconds: float = 150.0) -> str:
     with following(broker, [BASE], "default") as decisions:
         for event in events:
             topic = f"{BASE}/{'event' if 'event' in event else 'state'}/model/default"
@@ -60,6 +61,14 @@ def test_refused_is_failure_with_the_reason(broker: Broker, what: str) -> None:
     """The box refused it, now or when the same bytes came before: the reason is shown."""
     with pytest.raises(ExportError, match="model_shapes"):
         _decide(broker, _event(what, reason="model_shapes"))
+
+
+def test_the_model_before_is_named_only_where_there_is_one(broker: Broker) -> None:
+    """A box without a model goes on with none, and the sentence says so."""
+    with pytest.raises(ExportError, match="The model before it goes on scoring"):
+        _decide(broker, _event("rejected", reason="model_shapes"))
+    with pytest.raises(ExportError, match="It has no model to score with"):
+        _decide(broker, _event("rejected", reason="model_shapes", active_sha256=""))
 
 
 def test_a_file_that_could_not_be_read_is_told_by_its_name(broker: Broker) -> None:
@@ -108,3 +117,20 @@ def test_no_broker_is_refused() -> None:
         pass
     with pytest.raises(ExportError, match="HOST:PORT"):
         make_broker("somewhere", None, None, None)
+
+
+def test_topics_that_nobody_asked_for_are_left_out(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some brokers send more than was asked for; nothing falls over in the client's thread."""
+    clients, make = [], mqtt.Client
+
+    def remembered(*arguments: Any) -> mqtt.Client:
+        clients.append(make(*arguments))
+        return clients[-1]
+
+    monkeypatch.setattr("tools.exporter.waiting.mqtt.Client", remembered)
+    with following(broker, [BASE], "default") as decisions:
+        message = mqtt.MQTTMessage(topic=f"{BASE}/event/model/other".encode())
+        message.payload = json.dumps(_event("activated")).encode()
+        assert clients[0].on_message
+        clients[0].on_message(clients[0], None, message)
+        assert decisions.events[BASE].empty()

@@ -73,7 +73,7 @@ class Line:
             stop.set()
             thread.join()
 
-    def wait_until_judged(self, seconds: float = 60) -> None:
+    def wait_until_judged(self, seconds: float = 180) -> None:
         """Wait until all that was written has a result, published or not."""
 
         def judged() -> bool:
@@ -82,7 +82,7 @@ class Line:
 
         wait_for(judged, f"{len(self.written)} strips are judged (see {self.box.log_file})", seconds)
 
-    def wait_for_health(self, seconds: float = 60, **expected: Any) -> dict[str, Any]:
+    def wait_for_health(self, seconds: float = 180, **expected: Any) -> dict[str, Any]:
         """Wait until the service says so of itself, whoever asks; `alarm` is one of its alarms. Return its health."""
         alarm = expected.pop("alarm", None)
         health: dict[str, Any] = {}
@@ -97,18 +97,15 @@ class Line:
 
     def audit(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
         """Run the audit of the command line, `--since` the beginning of the test, and see its exit code."""
-        done = self.box.cli("audit", "--json", *(arguments or ("--since", self.since.isoformat())))
-        assert done.returncode == exit_code, done.stdout + done.stderr
-        facts: dict[str, Any] = json.loads(done.stdout)
-        return facts
+        return self.box.audit(*(arguments or ("--since", self.since.isoformat())), exit_code=exit_code)
 
-    def wait_until_arrived(self, subscriber: Subscriber, seconds: float = 60) -> None:
+    def wait_until_arrived(self, subscriber: Subscriber, seconds: float = 180) -> None:
         """Wait until all that was written is acknowledged, and see that both judges count the same."""
         self.box.wait_until_published(len(self.written), seconds)
         wait_for(lambda: len(unique_results(subscriber)) >= len(self.written), "all results arrive", seconds)
         assert not self.agree(subscriber), "something is not published"
 
-    def judge(self, subscriber: Subscriber, seconds: float = 60) -> Verdict:
+    def judge(self, subscriber: Subscriber, seconds: float = 180) -> Verdict:
         """Let both judges speak in the end: besides, no bad strip is ok and no good one anomalous."""
         verdict = judge(self.box, subscriber, self.written, seconds=seconds)
         assert not self.agree(subscriber, self.audit()), "something is not published"

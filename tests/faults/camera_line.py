@@ -72,9 +72,9 @@ class CameraLine:
 
     def wait_until_begun(self, number: int) -> None:
         """Wait until so many strips are in the ledger, judged or not."""
-        wait_for(lambda: self.box.ask("status")["strips"]["seen"] >= number, f"{number} strips are begun", 60)
+        wait_for(lambda: self.box.ask("status")["strips"]["seen"] >= number, f"{number} strips are begun")
 
-    def wait_for_results(self, names: Collection[str], camera: str = "top", seconds: float = 60) -> None:
+    def wait_for_results(self, names: Collection[str], camera: str = "top", seconds: float = 180) -> None:
         """Wait until these strips have their messages."""
         wanted = {(camera, name) for name in names}
         wait_for(lambda: wanted <= self.published(), f"{camera}: {len(wanted)} strips are published", seconds)
@@ -90,10 +90,10 @@ class CameraLine:
             found: dict[str, str] = self.box.ask("status")["watching"][camera]
             return found
 
-        wait_for(lambda: watching()["state"] == state, f"{camera} is {state} (see {self.box.log_file})", 60)
+        wait_for(lambda: watching()["state"] == state, f"{camera} is {state} (see {self.box.log_file})")
         return watching()["detail"]
 
-    def judge(self, *, invalid: Collection[tuple[str, str]] = (), seconds: float = 60) -> Verdict:
+    def judge(self, *, invalid: Collection[tuple[str, str]] = (), seconds: float = 180) -> Verdict:
         """Let both judges speak; besides, no bad strip is ok and no good one anomalous, and `invalid` are the rest."""
         verdict = judge(self.box, self.subscriber, self.written, seconds=seconds)
         for result in verdict.results:

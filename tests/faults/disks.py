@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.helpers.broker import MOSQUITTO
+from tests.helpers.programs import needs
 from tests.helpers.repository import ROOT
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def needs_root(test: Test) -> Test:
         pytest.mark.mosquitto,
         pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root"),
         pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
+        needs("mount", "umount"),
     ]
     for mark in marks:
         test = mark(test)
@@ -78,7 +80,7 @@ class ForgetfulDisk:
     def close(self) -> None:
         """Unmount."""
         with _ended_on_error(self._server, self.place):
-            self._server.communicate("end\n", timeout=60)
+            self._server.communicate("end\n", timeout=300)
 
     def _answer(self) -> dict[str, int]:
         assert self._server.stdout is not None
@@ -160,8 +162,12 @@ class Share:
         self._do(lose=name, at_byte=at_byte)
 
     def slow_down(self, bytes_per_second: int) -> None:
-        """Read no faster than that from now on, whoever asks."""
+        """Read and write no faster than that from now on, whoever asks."""
         self._do(slow=bytes_per_second)
+
+    def fail(self, number: int) -> None:
+        """Refuse every change with this errno; 0: none."""
+        self._do(fail=number)
 
     def hang(self) -> None:
         """Answer nothing more: whoever asks waits for ever (so do not touch it)."""
@@ -196,6 +202,11 @@ def remote_share(place: Path) -> Iterator[Share]:
         yield share
     finally:
         share.close()
+
+
+def make_read_only(place: Path, *, on: bool) -> None:
+    """Let a mounted file system refuse every change, as the kernel does after an error of the disk."""
+    subprocess.run(["mount", "-o", f"remount,{'ro' if on else 'rw'}", str(place)], check=True)
 
 
 def unmount(place: Path) -> None:

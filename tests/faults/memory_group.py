@@ -83,7 +83,7 @@ def memory_group() -> Iterator[MemoryGroup]:
     try:
         yield MemoryGroup(folder, unified=parent[1])
     finally:
-        wait_for(lambda: not (folder / "cgroup.procs").read_text(encoding="ascii"), "the group is empty", 30)
+        wait_for(lambda: not (folder / "cgroup.procs").read_text(encoding="ascii"), "the group is empty")
         folder.rmdir()
 
 

@@ -28,6 +28,7 @@ class Row:
     figures: str
     run: Literal["test", "soak"] = "test"  # by which of them
     day: str = ""
+    share: float = 1.0  # of the soak's repetitions or time that was run
 
 
 def tell(row: Row) -> None:
@@ -45,8 +46,8 @@ def collect() -> list[Row]:
 
 
 def one_for_each_fault(rows: Iterable[Row]) -> list[Row]:
-    """Choose the long run's row where there is one, else the newest; in the order of the table."""
+    """Choose the longest run's row, of equal ones the newest; in the order of the table."""
     chosen: dict[tuple[str, str], Row] = {}
-    for row in sorted(rows, key=lambda row: (row.run == "soak", row.day)):
+    for row in sorted(rows, key=lambda row: (row.run == "soak", row.share, row.day)):
         chosen[row.group, row.fault] = row
     return sorted(chosen.values(), key=lambda row: (GROUPS.index(row.group), row.fault))

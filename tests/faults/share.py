@@ -7,7 +7,9 @@ stopped; like a hard mounted network share it lets a waiting process be killed.
     {"put": SOURCE, "names": [NAME...]}     the other machine copies a file of this one to these names
     {"remove": NAME}                        it removes one
     {"lose": NAME, "at_byte": N}            it removes one while we read it: when we ask for what lies behind that byte
-    {"slow": BYTES}                         it reads no more than so many bytes a second from now on; 0: as it can
+    {"slow": BYTES}                         no more than so many bytes a second are read or written from now on; 0: as
+                                            it can
+    {"fail": ERRNO}                         every change fails with that from now on; 0: none does
     {"end": 0}                              unmount and leave
 """
 
@@ -29,7 +31,7 @@ from tests.faults.forgetful import Mount, RefusedError, Tree
 if TYPE_CHECKING:
     from tests.faults.forgetful import Node
 
-READ = 15
+READ, WRITE = 15, 16
 
 
 class OthersTree(Tree):
@@ -75,9 +77,11 @@ class Share(Mount):
             self.lost[os.fsencode(command["lose"])] = command["at_byte"]
         elif "slow" in command:
             self.bytes_per_second = command["slow"]
+        elif "fail" in command:
+            self.tree.failing = command["fail"]
 
     def _do(self, opcode: int, number: int, body: bytes, uid: int, gid: int) -> bytes | None:
-        if opcode == READ:
+        if opcode in {READ, WRITE}:
             _, offset, size = struct.unpack_from("<QQI", body)
             if self.bytes_per_second:
                 time.sleep(size / self.bytes_per_second)

@@ -114,7 +114,7 @@ class Cameras:
         self._written[camera].append(name)
 
 
-def judge_shift(box: Box, subscriber: Subscriber, cameras: Cameras, *, seconds: float = 120) -> Verdict:
+def judge_shift(box: Box, subscriber: Subscriber, cameras: Cameras, *, seconds: float = 180) -> Verdict:
     """Let both judges speak; nothing is invalid, and what has a defect is the very thing that is anomalous."""
     cameras.stop()
     verdict = judge(box, subscriber, cameras.written, seconds=seconds)
@@ -135,7 +135,7 @@ def judge_after_broker_kills(
     judge(box, subscriber, written, seconds=seconds, messages_arrived=False)
     end = f"test/end/{uuid.uuid4()}"
     subscriber.publish(end, b"")  # what the broker handed on before arrives before
-    wait_for(lambda: subscriber.messages(end), "the subscriber has everything", 60)
+    wait_for(lambda: subscriber.messages(end), "the subscriber has everything")
     verdict = judge(box, subscriber, written, seconds=seconds, messages_arrived=False)
     missing = written - {strip_of(result) for result in verdict.results}
     numbers = [int(result["seq"]) for result in verdict.results]
@@ -161,7 +161,7 @@ def heard(subscriber: Subscriber) -> int:
     return len(subscriber.messages("/event/strip/"))
 
 
-def wait_for_progress(subscriber: Subscriber, strips: int = 1, seconds: float = 60) -> float:
+def wait_for_progress(subscriber: Subscriber, strips: int = 1, seconds: float = 180) -> float:
     """Wait until more messages arrive; return the seconds that took."""
     began, before = time.monotonic(), heard(subscriber)
     wait_for(lambda: heard(subscriber) >= before + strips, f"{strips} more results arrive", seconds)
@@ -176,7 +176,7 @@ def worker_pid(box: Box) -> int:
         found[:] = [pid] if (pid := box.ask("status")["workers"]["default"]["pid"]) else []
         return bool(found)
 
-    wait_for(at_work, f"a worker is there (see {box.log_file})", 60)
+    wait_for(at_work, f"a worker is there (see {box.log_file})")
     return found[0]
 
 
@@ -211,9 +211,15 @@ def use_at_rest(box: Box, looks: int = 30) -> Use:
 
     def rests() -> bool:
         health = box.ask("status")["health"]
-        return bool(health["strips_pending"] == 0 and health["outbox_depth"] == 0 and health["slots_ready"] == 1)
+        done = health["strips_pending"] == 0 and health["outbox_depth"] == 0 and health["slots_ready"] == 1
+        return bool(done and len(box.workers()) == 1)  # a second one tries a model
 
-    wait_for(rests, f"nothing is left to do (see {box.log_file})", 180)
+    try:
+        wait_for(rests, f"nothing is left to do (see {box.log_file})", 600)
+    except AssertionError as error:
+        left = box.ask("strips_list", state="pending", limit=20)["strips"]
+        health = box.ask("status")["health"]
+        raise AssertionError(f"{error}: {left}, {len(box.workers())} workers, {health}") from None
     seen = []
     for _ in range(looks):
         time.sleep(0.1)  # what is given back a little later is not used

@@ -34,7 +34,7 @@ STATES = 5
 def test_half_open_link(tmp_path: Path) -> None:
     """A link that swallows everything is noticed after one and a half keepalives; all arrives over the next one."""
     with Broker(tmp_path) as broker, TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
-        line = Line(tmp_path, proxy.port)
+        line = Line(tmp_path, proxy.port, mqtt={"keepalive_seconds": 5})
         with line.box:
             line.box.start()
             line.write(5)
@@ -81,7 +81,7 @@ def test_lost_acknowledgements(tmp_path: Path) -> None:
                 line.write(15)
                 line.wait_until_judged()
                 # States are in the window too: what they take is not there for results.
-                wait_for(lambda: len(unique_results(subscriber)) >= arrived + WINDOW - STATES, "a window arrives", 60)  # noqa: B023 - used at once
+                wait_for(lambda: len(unique_results(subscriber)) >= arrived + WINDOW - STATES, "a window arrives")  # noqa: B023 - used at once
                 assert line.box.ask("audit")["strips"]["pending"] == 30
                 proxy.answers_dropped = False
                 proxy.cut()
@@ -136,14 +136,14 @@ def test_a_broker_that_hangs_up_on_one_camera(tmp_path: Path) -> None:
             line.write(20)
             line.wait_until_judged()
             denied = {strip for strip in line.written if strip[0] == "side"}
-            wait_for(lambda: arrived(subscriber) == line.written - denied, "the other camera's results arrive", 60)
-            wait_for(lambda: line.box.ask("status")["cameras"]["top"]["judged"] == 0, "and are acknowledged", 60)
-            wait_for(lambda: "publish_refused" in line.box.ask("status")["health"]["alarms"], "it is told", 60)
+            wait_for(lambda: arrived(subscriber) == line.written - denied, "the other camera's results arrive")
+            wait_for(lambda: line.box.ask("status")["cameras"]["top"]["judged"] == 0, "and are acknowledged")
+            wait_for(lambda: "publish_refused" in line.box.ask("status")["health"]["alarms"], "it is told")
             named = line.agree(subscriber)
             assert set(named) == denied
             assert set(named.values()) <= {WAITS, PARKED}
             proxy.forbidden = b""
-            wait_for(lambda: line.box.ask("status")["outbox"]["outbox_pending"] == 0, "the rest leaves", 120)
+            wait_for(lambda: line.box.ask("status")["outbox"]["outbox_pending"] == 0, "the rest leaves")
             parked = [item for item in line.box.ask("audit")["unpublished"] if item["why"] == PARKED]
             assert len(parked) <= 2
             if parked:

@@ -66,7 +66,7 @@ class Line:
             target.with_suffix(".part").rename(target)
             self.written.add(("top", name))
         if self.box.process is not None:
-            wait_for_results(self.subscriber, len(self.written), 20)
+            wait_for_results(self.subscriber, len(self.written))
         return time.monotonic() - began
 
     def heatmaps_are_there(self) -> bool:

@@ -61,7 +61,7 @@ class Line:
         self.written |= set(new)
         return new
 
-    def judge(self, seconds: float = 60) -> Verdict:
+    def judge(self, seconds: float = 180) -> Verdict:
         """Let both judges speak; besides, no bad strip is ok and no good one anomalous."""
         verdict = judge(self.box, self.subscriber, self.written, seconds=seconds)
         for result in verdict.results:
@@ -90,7 +90,7 @@ class Line:
                 self.box.start(wait=False)
             return self.answers()
 
-        wait_for(answers, f"the service answers (see {self.box.log_file})", 30)
+        wait_for(answers, f"the service answers (see {self.box.log_file})")
 
     def states(self) -> set[str]:
         """Return what became of the heatmaps so far."""
@@ -156,7 +156,7 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     def is_full() -> bool:
         return "full" in line.box.log
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not is_full():  # what SQLite has reserved already is used up first
         assert time.monotonic() < deadline
         line.write(10)
@@ -166,10 +166,10 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     line.write(10)
     assert line.box.process is not None
     assert line.box.process.poll() is None, line.box.log
-    wait_for(lambda: knows_that_it_is_full(line), "the status says so, and counts what waits", 30)
+    wait_for(lambda: knows_that_it_is_full(line), "the status says so, and counts what waits")
     disk.free()
     verdict = line.judge()
-    wait_for(lambda: "ledger_no_space" not in health(line.subscriber)["alarms"], "the alarm ends", 20)
+    wait_for(lambda: "ledger_no_space" not in health(line.subscriber)["alarms"], "the alarm ends")
     disk.fill()
     line.box.kill()
     line.write(10)
@@ -178,7 +178,6 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     wait_for(
         lambda: line.ended or any(sign in line.box.log[logged:] for sign in ("full", "No space")),
         "it notices that the disk is full at its start",
-        20,
     )
     wait_for(lambda: line.ended or line.answers(), "it ends, or works on the full disk")
     ended = line.ended
@@ -209,7 +208,7 @@ def test_a_model_that_finds_no_room_waits_and_the_active_one_goes_on(tmp_path: P
     disk.fill()
     newer = difference_model(tmp_path / "newer", version=2, height=HEIGHT, width=WIDTH)
     (tmp_path / "newer").rename(line.box.inbox / "newer.onnx")
-    wait_for(lambda: "No space left" in line.box.log, "the model finds no room", 20)
+    wait_for(lambda: "No space left" in line.box.log, "the model finds no room")
     line.write(6)
     results = wait_for_results(line.subscriber, 9)
     assert {result["model_version"] for result in results} == {1}
@@ -253,7 +252,7 @@ def test_a_state_disk_that_refuses_every_change_for_a_while(
     wait_for_results(line.subscriber, 6)
     disk.do(f"fail {number}")
     refused = set(line.write(20))
-    wait_for(lambda: "ledger" in line.box.log.lower(), "it notices", 20)
+    wait_for(lambda: "ledger" in line.box.log.lower(), "it notices")
     time.sleep(2.0)  # long enough for anything hasty to be published
     assert not refused & {strip_of(result) for result in unique_results(line.subscriber).values()}
     ended = line.ended
@@ -276,10 +275,10 @@ def test_a_state_disk_that_refuses_every_change_for_a_while(
 
 def test_health_says_that_there_is_no_room(tmp_path: Path, stack: ExitStack) -> None:
     """Below min_free_gib the heatmaps are given up, and health tells so."""
-    line = Line(stack, tmp_path, min_free_gib=1 << 30)
+    line = Line(stack, tmp_path, min_free_gib=10**7)
     line.box.start()
     line.write(3)
     wait_for_results(line.subscriber, 3)
     assert line.states() == {"no_space"}
-    wait_for(lambda: "heatmaps" in health(line.subscriber).get("alarms", ""), "an alarm", 10)
+    wait_for(lambda: "heatmaps" in health(line.subscriber).get("alarms", ""), "an alarm")
     line.judge()

@@ -86,7 +86,7 @@ def test_write_pause_write(line: CameraLine) -> None:
     for name, whole in data.items():
         (line.box.camera() / name).write_bytes(whole[: len(whole) // 2])
     for name, whole in data.items():
-        wait_for(half_written(line, name), "it was found incomplete", 30)
+        wait_for(half_written(line, name), "it was found incomplete")
         with (line.box.camera() / name).open("ab") as file:
             file.write(whole[len(whole) // 2 :])
     check(line, "write, pause, write", "the second half only after the box has found the file incomplete", names)
@@ -111,7 +111,7 @@ def test_preallocated_files(line: CameraLine) -> None:
             file.truncate(len(whole))
         fill(name, first=True)
     for name in names[:-1]:
-        wait_for(half_written(line, name), f"{name} was found incomplete", 30)
+        wait_for(half_written(line, name), f"{name} was found incomplete")
         fill(name, first=False)
     line.wait_for_results(names)
     reasons = {result["file"]: result["reason"] for result in results(line.subscriber)}
@@ -231,7 +231,7 @@ def check_versions(line: CameraLine, path: Path, strips: int) -> None:
     assert facts["strips"]["pending"] == facts["strips"]["dropped"] == 0
     messages = facts["last_seq"]
     assert facts["strips"]["seen"] == messages
-    wait_for(lambda: len(unique_results(line.subscriber)) == messages, "every message arrives", 30)
+    wait_for(lambda: len(unique_results(line.subscriber)) == messages, "every message arrives")
     assert {result["seq"] for result in unique_results(line.subscriber).values()} == set(range(1, messages + 1))
     for result in results_of(line, path):
         assert result["reason"] in {"", Reason.FILE_REPLACED, Reason.INCOMPLETE, Reason.EMPTY_FILE}, result
@@ -262,12 +262,12 @@ def test_the_same_name_written_again_and_again(hasty: CameraLine) -> None:
 
     for number in range(waited):
         write(number, in_place=False)  # in place a part may stand still if we are held up
-        wait_for(lambda: len(results_of(hasty, path)) == number + 1, f"version {number} is judged", 30)  # noqa: B023 - awaited here
+        wait_for(lambda: len(results_of(hasty, path)) == number + 1, f"version {number} is judged")  # noqa: B023 - awaited here
     assert [result["verdict"] for result in results_of(hasty, path)] == ["ok", "anomalous"] * (waited // 2)
     for number in range(rushed):
         write(number, in_place=number % 4 < 2)
     last_ms = path.stat().st_mtime_ns // 1_000_000
-    wait_for(lambda: results_of(hasty, path)[-1]["captured_ts_ms"] == last_ms, "the last version is judged", 30)
+    wait_for(lambda: results_of(hasty, path)[-1]["captured_ts_ms"] == last_ms, "the last version is judged")
     check_versions(hasty, path, waited + 1)
     found = results_of(hasty, path)
     assert found[-1]["verdict"] == "ok"
@@ -293,7 +293,7 @@ def test_a_writer_that_is_slower_than_settle_seconds(hasty: CameraLine) -> None:
         with path.open("ab") as file:
             file.write(whole[piece * size : (piece + 1) * size])
         time.sleep(0.2)  # the fault itself: four times settle_seconds
-    wait_for(lambda: any(result["verdict"] != "invalid" for result in results_of(hasty, path)), "it is judged", 60)
+    wait_for(lambda: any(result["verdict"] != "invalid" for result in results_of(hasty, path)), "it is judged")
     check_versions(hasty, path, 1)
     found = results_of(hasty, path)
     assert found[-1]["verdict"] == "anomalous"

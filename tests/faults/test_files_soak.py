@@ -21,7 +21,7 @@ from tests.faults.disks import bind_mount, mounts_at, needs_fuse, needs_root, sm
 from tests.faults.reliability import Row, tell
 from tests.faults.test_mounts import arrive, hanging_line
 from tests.helpers.broker import wait_for
-from tests.helpers.soak import share_of
+from tests.helpers.soak import SHARE, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,6 +125,7 @@ def test_ten_thousand_files_at_once_with_a_tiny_event_queue(tmp_path: Path) -> N
             "no rescan for an hour; a second listener beside it saw the overflow",
             f"{verdict}; {took:.0f} s, {number / took:.0f} a second; supervisor {memory:.0f} MiB at most",
             "soak",
+            share=SHARE,
         )
     )
 
@@ -161,6 +162,7 @@ def test_a_hundred_thousand_old_files_at_the_start(tmp_path: Path) -> None:
             f"{verdict}; first live result {first_live:.1f} s after its file ({before_it} results were there by then); "
             f"all after {took:.0f} s, {number / took:.0f} a second; supervisor {memory:.0f} MiB at most",
             "soak",
+            share=SHARE,
         )
     )
 
@@ -226,5 +228,6 @@ def test_a_share_that_comes_and_goes_under_load(tmp_path: Path) -> None:
             "a bind mount of a tmpfs taken away at random moments while strips are judged, and mounted again",
             f"{turns} times; {verdict}",
             "soak",
+            share=SHARE,
         )
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -29,7 +28,7 @@ from tests.faults.shift import (
 )
 from tests.helpers.broker import MOSQUITTO, Broker, Subscriber, wait_for
 from tests.helpers.models import difference_model
-from tests.helpers.soak import share_of
+from tests.helpers.soak import SHARE, share_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,16 +136,13 @@ def overtaken(box: Box, found: list[dict[str, Any]]) -> int:
 def measure_capacity(cameras: Cameras, subscriber: Subscriber, strips: int = 30, warm: int = 10) -> float:
     """Return how many strips the box judges in a second, once the first ones have settled and are through."""
     cameras.burst(QUIET, strips)
-    wait_for(lambda: heard(subscriber) >= strips, "the box judges them", 60)
+    wait_for(lambda: heard(subscriber) >= strips, "the box judges them")
     committed_ms = [result["ts_ms"] for result in by_commit(subscriber)]
     return (strips - warm) * 1000 / float(committed_ms[strips - 1] - committed_ms[warm - 1])
 
 
 def overload(folder: Path, *, seconds: float, times: float, run: Literal["test", "soak"]) -> None:
     """Let so many times as many strips arrive as can be judged, then few; check all that is promised."""
-    settings = folder / "settings.json"
-    constants = {"agent.service.HEALTH_EVERY_SECONDS": seconds / 2}  # a minute in the product
-    settings.write_text(json.dumps({"constants": constants, "arm_file": str(folder / "never")}))
     with (
         Broker(folder) as broker,
         Subscriber(broker.port) as subscriber,
@@ -154,7 +150,7 @@ def overload(folder: Path, *, seconds: float, times: float, run: Literal["test",
         ExitStack() as stack,
     ):
         heavy_model(box.inbox / "model.onnx")
-        box.program = [sys.executable, "-m", "tests.models.launch", str(settings)]
+        box.change_constants({"agent.health.PUBLISH_SECONDS": seconds / 2})  # a minute in the product
         box.start()
         worker_pid(box)
         cameras = Cameras(box, folder, dict.fromkeys((*BUSY, QUIET), 1.0))
@@ -164,17 +160,21 @@ def overload(folder: Path, *, seconds: float, times: float, run: Literal["test",
         cameras.set_rates(low)
         stack.enter_context(cameras)
         with Watch(box) as watch:
-            wait_for(lambda: len(watch.worker_mib) >= 5, "the watch has begun", 60)
+            wait_for(lambda: len(watch.worker_mib) >= 5, "the watch has begun")
             at_first = max(watch.supervisor_mib), max(watch.worker_mib)
-            began_ms = time.time() * 1000
-            cameras.set_rates(rates)
-            lasts_until = time.monotonic() + seconds
-            while time.monotonic() < lasts_until and watch.pending[-1] < MOST_WAITING:
-                time.sleep(0.1)  # the overload itself: not a wait for anything
+            for _ in range(5):  # the machine may have been busier when the capacity was measured
+                began_ms = time.time() * 1000
+                cameras.set_rates(rates)
+                lasts_until = time.monotonic() + seconds
+                while time.monotonic() < lasts_until and watch.pending[-1] < MOST_WAITING:
+                    time.sleep(0.1)  # the overload itself: not a wait for anything
+                ended_ms = time.time() * 1000
+                if watch.pending[-1] > 4 * len(rates):
+                    break
+                rates = {camera: 2 * rate for camera, rate in rates.items()}
             cameras.set_rates(low)
-            ended_ms = time.time() * 1000
             wait_for(lambda: watch.pending[-1] <= len(rates), "the backlog is gone, while strips go on arriving", 600)
-        verdict = judge_shift(box, subscriber, cameras, seconds=120)
+        verdict = judge_shift(box, subscriber, cameras)
         found = by_commit(subscriber)
         check_order(cameras, found)
         assert check_turns(found, began_ms + 500, ended_ms) >= 6, "there was no overload"
@@ -208,6 +208,7 @@ def overload(folder: Path, *, seconds: float, times: float, run: Literal["test",
             f"{max(max(latency[camera]) for camera in BUSY):.0f} s); supervisor {at_first[0]:.0f} MiB and "
             f"{grown[0]:+.1f}, worker {at_first[1]:.0f} MiB and {grown[1]:+.1f}",
             run=run,
+            share=SHARE if run == "soak" else 1.0,
         )
     )
 

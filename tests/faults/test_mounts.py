@@ -21,6 +21,7 @@ from tests.faults.judging import health
 from tests.faults.reliability import Row, tell
 from tests.helpers.box import results
 from tests.helpers.broker import wait_for
+from tests.helpers.programs import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from tests.faults.disks import Share
 
 pytestmark = pytest.mark.timeout(400)
+DEADLINE_SECONDS = 4.0
 GOOD = "waits; no strip is blamed for it, an alarm says it, the other cameras go on; all are judged when it is back"
 
 
 @contextmanager
 def hanging_line(folder: Path) -> Iterator[tuple[CameraLine, Share]]:
     """Run a box with two cameras, one of them on a share that hangs while five of its strips wait."""
-    settings = {"camera": {"rescan_seconds": 0.5}, "inference": {"deadline_seconds": 2.0}}
+    settings = {"camera": {"rescan_seconds": 0.5}, "inference": {"deadline_seconds": DEADLINE_SECONDS}}
     with (
         remote_share(folder / "cameras/top") as share,
         camera_line(folder, cameras=("top", "side"), model_later=True, **settings) as line,
@@ -69,7 +71,7 @@ def slowest_of(line: CameraLine, strips: int) -> float:
 
 def wait_for_alarm(line: CameraLine, alarm: str, *, on: bool = True) -> None:
     """Wait until the newest `state/health` names the alarm, or no longer does."""
-    wait_for(lambda: (alarm in health(line.subscriber).get("alarms", "")) == on, f"{alarm} is {on}", 60)
+    wait_for(lambda: (alarm in health(line.subscriber).get("alarms", "")) == on, f"{alarm} is {on}")
 
 
 def test_the_watched_folder_deleted_and_made_again(tmp_path: Path) -> None:
@@ -113,12 +115,12 @@ def test_a_share_unmounted_while_strips_wait(tmp_path: Path) -> None:
         assert "nothing is mounted" in line.wait_for_state("missing")
         wait_for_alarm(line, "camera_top_missing")
         line.push()
-        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
+        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active")
         assert not results(line.subscriber)
         line.box.kill()
         line.box.start()
         assert "strips wait" in line.wait_for_state("missing")
-        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active", 60)
+        wait_for(lambda: line.box.ask("status")["health"]["slots_ready"] == 1, "the model is active")
         assert line.box.ask("status")["strips"]["pending"] == 10
         assert not results(line.subscriber)
         bind_mount(store.place, camera)
@@ -214,6 +216,27 @@ def test_a_share_without_events(tmp_path: Path) -> None:
     tell(Row("Files", "share without events", promise, how, f"{verdict}; slowest {slowest:.1f} s"))
 
 
+def vanish_too_soon(line: CameraLine, share: Share) -> list[str]:
+    """Let a file vanish before it has settled; return those that had settled, because this was held up."""
+    settled: list[str] = []
+
+    def counts() -> tuple[int, int, int]:
+        status = line.box.ask("status")
+        return status["watching"]["top"]["waiting"], status["health"]["strips_vanished"], status["strips"]["seen"]
+
+    for number in range(20):
+        name = f"too soon {number}.tif"
+        share.put(line.good, name)
+        wait_for(lambda: counts() in {(1, 0, number), (0, 0, number + 1)}, "it is seen")  # noqa: B023 - used at once
+        share.remove(name)
+        wait_for(lambda: counts() in {(0, 1, number), (0, 0, number + 1)}, "it is counted")  # noqa: B023 - used at once
+        if counts() == (0, 1, number):
+            return settled
+        line.written.add(("top", name))
+        settled.append(name)
+    pytest.fail("each of them had settled before it could be removed")
+
+
 @needs_fuse
 def test_files_that_vanish_before_and_during_reading(tmp_path: Path) -> None:
     """Before it settled: a number in health. Later: invalid, file_vanished. The strips behind it are judged."""
@@ -224,14 +247,12 @@ def test_files_that_vanish_before_and_during_reading(tmp_path: Path) -> None:
     ):
         line.box.start()
         line.wait_for_state("polling")
-        share.put(line.good, "too soon.tif")
-        wait_for(lambda: line.box.ask("status")["watching"]["top"]["waiting"] == 1, "it is a candidate", 30)
-        share.remove("too soon.tif")
-        wait_for(lambda: line.box.ask("status")["health"]["strips_vanished"] == 1, "it is counted", 30)
-        vanished = ["before.tif", "at once.tif", "half read.tif"]
-        for name in [*vanished, "behind 1.tif", "behind 2.tif"]:
+        vanished = vanish_too_soon(line, share)
+        begun = len(vanished)
+        vanished += ["before.tif", "at once.tif", "half read.tif"]
+        for name in [*vanished[begun:], "behind 1.tif", "behind 2.tif"]:
             share.put(line.next_strip(name), name)
-        line.wait_until_begun(5)
+        line.wait_until_begun(begun + 5)
         share.remove("before.tif")
         share.lose("at once.tif", at_byte=0)
         share.lose("half read.tif", at_byte=line.good.stat().st_size - 1)
@@ -245,6 +266,7 @@ def test_files_that_vanish_before_and_during_reading(tmp_path: Path) -> None:
     tell(Row("Files", "files that vanish before or during reading", promise, how, str(verdict)))
 
 
+@needs("setpriv")
 @needs_root
 def test_a_folder_that_may_not_be_read_for_a_while(tmp_path: Path) -> None:
     """Strips that wait in it keep waiting and those that come meanwhile are found when it may be read again."""
@@ -282,8 +304,8 @@ def test_a_share_that_hangs_on_one_of_two_cameras(tmp_path: Path) -> None:
         verdict = line.judge()
         wait_for_alarm(line, "camera_top_unreachable", on=False)
         assert line.box.stop() == 0
-    assert max(slowest_before, slowest_after) < 30
-    how = "a FUSE share whose server is stopped, with 5 strips begun; rescan_seconds 0.5, inference.deadline_seconds 2"
+    assert max(slowest_before, slowest_after) < 100
+    how = "a FUSE share whose server is stopped, with 5 strips begun; rescan_seconds 0.5, inference.deadline_seconds 4"
     figures = (
         f"{verdict}; the other camera's slowest strip {slowest_before:.1f} s while a worker of the same slot hung, "
         f"{slowest_after:.1f} s once the share was known to be unreachable"

@@ -40,7 +40,7 @@ DEADLINE_SECONDS = 4.0
 def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscriber: Subscriber) -> None:
     """It is killed at its deadline, another goes on, and the strip that it was at is tried again."""
     hangs = 2
-    rates = {"top": 10.0, "side": 10.0}
+    rates = {"top": 5.0, "side": 5.0}
     with (
         make_box(tmp_path, broker.port, inference={"deadline_seconds": DEADLINE_SECONDS}, heatmaps=NO_HEATMAPS) as box,
         Cameras(box, tmp_path, rates) as cameras,
@@ -52,7 +52,7 @@ def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscrib
             hung = worker_pid(box)
             os.kill(hung, signal.SIGSTOP)
             began = time.monotonic()
-            wait_for(lambda hung=hung: worker_pid(box) != hung, "another worker is there", 60)  # type: ignore[misc]
+            wait_for(lambda hung=hung: worker_pid(box) != hung, "another worker is there")  # type: ignore[misc]
             wait_for_progress(subscriber)
             took.append(time.monotonic() - began)
         verdict = judge_shift(box, subscriber, cameras)
@@ -65,7 +65,7 @@ def test_a_worker_that_hangs_under_load(tmp_path: Path, broker: Broker, subscrib
             "Processes",
             "worker hangs",
             "killed at inference.deadline_seconds, another goes on, the strip is tried again, nothing is lost",
-            f"SIGSTOP while 20 strips a second arrive, {hangs} times; the deadline is {DEADLINE_SECONDS:g} s",
+            f"SIGSTOP while 10 strips a second arrive, {hangs} times; the deadline is {DEADLINE_SECONDS:g} s",
             f"{verdict}; {len(tried_again)} strips tried again; scoring again within {max(took):.1f} s",
         )
     )
@@ -86,7 +86,7 @@ def test_a_supervisor_that_was_stopped_blames_no_worker(tmp_path: Path, broker: 
     pause, rounds = DEADLINE_SECONDS + 1.5, 1
     with (
         make_box(tmp_path, broker.port, inference={"deadline_seconds": DEADLINE_SECONDS}, heatmaps=NO_HEATMAPS) as box,
-        Cameras(box, tmp_path, {"top": 15.0, "side": 15.0}) as cameras,
+        Cameras(box, tmp_path, {"top": 5.0, "side": 5.0}) as cameras,
     ):
         box.start()
         wait_for_progress(subscriber, 10)
@@ -107,7 +107,7 @@ def test_a_supervisor_that_was_stopped_blames_no_worker(tmp_path: Path, broker: 
             "supervisor stopped, alone or with its worker",
             "nothing is lost and no worker is killed for the time in which nobody looked; systemd restarts a service "
             "that stands still for longer than WatchdogSec (120 s), which is a kill as above",
-            f"SIGSTOP for {pause:g} s, {2 * rounds} times, with a deadline of {DEADLINE_SECONDS:g} s, while 30 strips "
+            f"SIGSTOP for {pause:g} s, {2 * rounds} times, with a deadline of {DEADLINE_SECONDS:g} s, while 10 strips "
             "a second arrive; supervisor woken first",
             f"{verdict}; no worker lost",
         )
@@ -139,7 +139,7 @@ def beats(listener: socket.socket) -> list[float]:
 
 def test_a_supervisor_starved_of_the_processor(tmp_path: Path, broker: Broker, subscriber: Subscriber) -> None:
     """It goes on slowly, its heart beats in time for systemd, nothing is lost and no worker is killed for it."""
-    seconds, watchdog = 5.0, 120
+    seconds, watchdog = 3.0, 120
     address = tmp_path / "notify"
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,

@@ -12,7 +12,8 @@ import pytest
 
 from agent.clock import BUILT_MS, DAY_MS, now_ms
 from agent.config import Config
-from agent.files import HEATMAP_SUFFIXES, heatmap_stem
+from agent.heatmap_folder import HeatmapFolder
+from agent.heatmap_names import HEATMAP_SUFFIXES, heatmap_stem
 from agent.housekeeping import Housekeeping
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.records import FileIdentity, SettledFile, Strip
@@ -48,7 +49,8 @@ class Line:
         self.away = False
         clocks = {"clock": lambda: self.monotonic, "wall_ms": lambda: self.wall_ms}
         self.housekeeping = Housekeeping(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
-        self.housekeeping.remove_old_heatmaps()  # a look at the clock
+        self.heatmap_folder = HeatmapFolder(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
+        self.heatmap_folder.remove_old_heatmaps()  # a look at the clock
         self.camera_files = CameraFiles(
             self.config.cameras[0], self.ledger, keep_days=1, folder_is_away=lambda _: self.away,
             **clocks,  # type: ignore[arg-type]
@@ -98,7 +100,7 @@ def line(tmp_path: Path) -> Iterator[Line]:
 
 def _with_limits(line: Line, **limits: float) -> None:
     heatmaps = line.config.heatmaps.model_copy(update=limits)
-    line.housekeeping._config = line.config.model_copy(update={"heatmaps": heatmaps})
+    line.heatmap_folder.config = line.config.model_copy(update={"heatmaps": heatmaps})
 
 
 def _there(paths: list[Path]) -> bool:
@@ -114,12 +116,12 @@ def test_heatmaps_go_by_age_and_only_those_of_acknowledged_results(line: Line) -
     waiting = line.bring("b.tif", acknowledged=False)
     _with_limits(line, keep_days=30)
     line.pass_days(29)
-    assert line.housekeeping.remove_old_heatmaps() == 0
+    assert line.heatmap_folder.remove_old_heatmaps() == 0
     line.pass_days(2)
-    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert line.heatmap_folder.remove_old_heatmaps() == 1
     assert (_there(done), _there(waiting)) == (False, True)
     line.acknowledge()
-    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert line.heatmap_folder.remove_old_heatmaps() == 1
     assert not _there(waiting)
     assert not waiting[0].parent.exists(), "an empty folder of a day is left behind"
     assert line.ledger.report.audit().balanced
@@ -131,7 +133,7 @@ def test_nothing_is_old_while_the_clock_is_before_the_build_date(line: Line) -> 
     (line.camera / "a.tif").unlink()
     _with_limits(line, keep_days=1)
     line.wall_ms = BUILT_MS - 1
-    assert line.housekeeping.remove_old_heatmaps() == 0
+    assert line.heatmap_folder.remove_old_heatmaps() == 0
     assert line.camera_files.forget_old_rows() == 0
     assert _there(kept)
 
@@ -144,7 +146,7 @@ def test_a_clock_that_jumps_far_ahead_removes_nothing_until_it_is_confirmed(line
     _with_limits(line, keep_days=30)
     line.wall_ms += 3650 * DAY_MS
     for _ in range(20):
-        assert line.housekeeping.remove_old_heatmaps() == 0
+        assert line.heatmap_folder.remove_old_heatmaps() == 0
         assert line.camera_files.forget_old_rows() == 0
         line.housekeeping.forget_old_rows()
         line.pass_days(1 / 24)
@@ -152,7 +154,7 @@ def test_a_clock_that_jumps_far_ahead_removes_nothing_until_it_is_confirmed(line
     assert _there(kept)
     for _ in range(5):
         line.pass_days(1 / 24)
-        line.housekeeping.remove_old_heatmaps()
+        line.heatmap_folder.remove_old_heatmaps()
     assert not _there(kept)
     assert line.camera_files.forget_old_rows() == 1, "the file of the other one is there"
     assert line.ledger.report.audit().balanced
@@ -162,9 +164,9 @@ def test_the_oldest_heatmaps_go_while_there_are_too_many_bytes(line: Line) -> No
     """keep_gib holds: oldest first, no more than necessary."""
     strips = [line.bring(f"{number}.tif", heatmap_bytes=3 * KIB) for number in range(6)]
     _with_limits(line, keep_gib=10 * KIB / 2**30)
-    assert line.housekeeping.remove_old_heatmaps() == 3
+    assert line.heatmap_folder.remove_old_heatmaps() == 3
     assert [_there(paths) for paths in strips] == [False] * 3 + [True] * 3
-    assert line.housekeeping.remove_old_heatmaps() == 0
+    assert line.heatmap_folder.remove_old_heatmaps() == 0
 
 
 def test_the_oldest_heatmaps_go_while_there_is_too_little_free_space(
@@ -178,7 +180,7 @@ def test_the_oldest_heatmaps_go_while_there_is_too_little_free_space(
     _with_limits(line, min_free_gib=16 * KIB / 2**30)
     free_now = os.statvfs_result((1, 1, *real[2:4], 15 * KIB, *real[5:]))
     monkeypatch.setattr(os, "statvfs", lambda _: free_now)
-    assert line.housekeeping.remove_old_heatmaps() == 2  # 5 KiB are missing to 20 KiB
+    assert line.heatmap_folder.remove_old_heatmaps() == 2  # 5 KiB are missing to 20 KiB
     assert [_there(paths) for paths in strips] == [False, False, True]
     assert _there(pending)
 
@@ -196,27 +198,30 @@ def test_what_the_agent_did_not_write_is_never_removed(line: Line, tmp_path: Pat
     mine[1].unlink()
     _with_limits(line, keep_days=1)
     line.pass_days(5)
-    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert line.heatmap_folder.remove_old_heatmaps() == 1
     assert not any(path.exists() for path in mine)
     assert all(path.read_bytes() == b"precious" for path in (other, lookalike, precious, link))
 
 
-def test_heatmaps_on_a_read_only_disk_are_not_taken_for_removed(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOTCONN, errno.ESTALE])
+def test_heatmaps_on_a_disk_that_takes_no_changes_are_not_taken_for_removed(
+    line: Line, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     """They are removed once the disk takes changes again; one that only itself cannot be removed stops no other."""
     strips = [line.bring(f"{number}.tif") for number in range(3)]
     _with_limits(line, keep_days=1)
     line.pass_days(5)
 
     def refuse(path: Path, *, missing_ok: bool = False) -> None:
-        raise OSError(errno.EROFS, f"read-only file system ({missing_ok})", str(path))
+        raise OSError(number, f"takes no changes ({missing_ok})", str(path))
 
     with monkeypatch.context() as patched:
         patched.setattr("pathlib.Path.unlink", refuse)
-        with pytest.raises(OSError, match="read-only"):
-            line.housekeeping.remove_old_heatmaps()
+        with pytest.raises(OSError, match="takes no changes"):
+            line.heatmap_folder.remove_old_heatmaps()
     strips[0][0].unlink()
     strips[0][0].mkdir()  # somebody's folder with the name of a heatmap
-    assert line.housekeeping.remove_old_heatmaps() == 3
+    assert line.heatmap_folder.remove_old_heatmaps() == 3
     assert [path.exists() for paths in strips for path in paths] == [True] + [False] * 8
 
 
@@ -243,7 +248,7 @@ def test_rows_go_when_old_acknowledged_and_their_file_is_gone(line: Line) -> Non
             "retention by age, by bytes, by free space",
             "oldest first, never a heatmap of an unacknowledged result, never a file the agent did not write, no row "
             "whose file or heatmap is still there; nothing while the clock is before the build date",
-            "housekeeping's steps called by hand on real files, with a clock that is an argument",
+            "the steps called by hand on real files, with a clock that is an argument",
             "every limit held exactly; other files, links and lookalikes untouched; the audit balances",
         )
     )
@@ -256,10 +261,10 @@ def test_a_row_outlives_its_heatmaps(line: Line) -> None:
     _with_limits(line, keep_days=10)
     line.pass_days(5)
     line.housekeeping.forget_old_rows()
-    assert line.housekeeping.remove_old_heatmaps() == line.camera_files.forget_old_rows() == 0
+    assert line.heatmap_folder.remove_old_heatmaps() == line.camera_files.forget_old_rows() == 0
     assert _there(mine)
     line.pass_days(6)
-    assert line.housekeeping.remove_old_heatmaps() == 1
+    assert line.heatmap_folder.remove_old_heatmaps() == 1
     assert not _there(mine)
     assert line.camera_files.forget_old_rows() == 1
     assert line.ledger.report.audit().balanced
@@ -300,6 +305,7 @@ def test_tidying_happens_on_its_own_timer(tmp_path: Path) -> None:
     mine = line.bring("a.tif")
     (line.camera / "a.tif").rename(line.camera / "moved")
     line.pass_days(3)
+    line.heatmap_folder.step()
     line.housekeeping.step()
     line.camera_files.step()
     assert not _there(mine)

@@ -22,7 +22,7 @@ from tests.faults.reliability import Row, tell
 from tests.faults.tiff_writers import EQUAL, all_cases
 from tests.helpers.broker import wait_for
 from tests.helpers.models import difference_model
-from tests.helpers.soak import share_of
+from tests.helpers.soak import SHARE, share_of
 from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Worker:
         setup = Setup(
             str(self.folder / "model.onnx"), self._sha256, str(self.folder / "lock"), str(self.folder), "worker", 1,
             4096, "unit", ChecksSection().model_dump(), ScoringSection().model_dump(),
-            HeatmapsSection(png="none", tiff="none").model_dump(),
+            HeatmapsSection(png="none", tiff="none").model_dump(), 5.0, {},
         )  # fmt: skip
         handle = WorkerHandle(setup)
         try:
-            wait_for(lambda: handle.poll_loaded(0.1, 60), "the worker loads its model", 60)
+            wait_for(lambda: handle.poll_loaded(0.1, 60), "the worker loads its model")
         except BaseException:
             handle.close()
             raise
@@ -186,7 +186,7 @@ def test_fifty_thousand_damaged_files_are_judged_or_refused(tmp_path: Path) -> N
     """The same, more often, with a new seed each day. A dead worker is contained, and yet a defect: see its file."""
     worker, figures = _mutate(tmp_path, share_of(50_000), 200, seed=int(time.time()) // 86400)
     assert not worker.killers, f"see {tmp_path}: {[how for _, how in worker.killers]}"
-    tell(Row(**ROW, figures=figures, run="soak"))  # type: ignore[arg-type]
+    tell(Row(**ROW, figures=figures, run="soak", share=SHARE))  # type: ignore[arg-type]
 
 
 def test_files_that_once_did_harm_do_none(tmp_path: Path) -> None:

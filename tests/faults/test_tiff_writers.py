@@ -17,7 +17,7 @@ from agent.worker.tiff import read_strip
 from tests.faults.reliability import Row, tell
 from tests.faults.tiff_writers import EQUAL, PROGRAMS, Case, all_cases, table
 from tests.helpers.repository import ROOT
-from tests.helpers.soak import share_of
+from tests.helpers.soak import SHARE, share_of
 from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _tell(outcomes: Counter[str], run: str) -> None:
             "BigTIFF, 8 to 64 bits",
             f"{outcomes.total() - outcomes[CANNOT]} files: {outcomes[EQUAL]} equal, {refused} refused as documented",
             run,  # type: ignore[arg-type]
+            share=SHARE if run == "soak" else 1.0,
         )
     )
 

@@ -108,7 +108,7 @@ def all_cases(*, installed: bool = True) -> Iterator[Case]:
 
 
 def _run(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False, timeout=300).returncode == 0
 
 
 def _seed(pixels: Pixels, folder: Path, *, planes: bool = False, photometric: str = "minisblack") -> Path:

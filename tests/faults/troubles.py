@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.faults.disks import SmallDisk
+    from tests.faults.disks import Share
     from tests.faults.judging import Written
     from tests.faults.shift import Cameras
     from tests.helpers.box import Box
@@ -43,6 +44,7 @@ BAD_MODEL_NAMES = (
     "other channels", "golden strip", "unknown domain", "kills",
 )  # fmt: skip
 
+JUNK_FILES = 100
 SLOW_CAMERA, SLOW_SETTLE_SECONDS = "top", 3.0
 
 
@@ -57,7 +59,7 @@ class World:
     cameras: Cameras
     chance: random.Random
     folder: Path
-    disk: SmallDisk | None = None
+    share: Share | None = None
     """Where the heatmaps are."""
     bad: Written = field(default_factory=set)
     """Bad strips that were written."""
@@ -67,6 +69,8 @@ class World:
     good_models: dict[str, int] = field(default_factory=dict)
     """sha256 -> version."""
     bad_models: int = 0
+    junk: int = 0
+    """Floods of the inbox."""
     broker_killed_ms: list[float] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -117,7 +121,7 @@ def supervisor_killed(world: World) -> Iterator[None]:
     if world.chance.random() < 1 / 3:
         _signal_workers(world, signal.SIGKILL)
     world.box.kill()
-    wait_for(lambda: not world.box.workers(), "workers end with their supervisor", 60)
+    wait_for(lambda: not world.box.workers(), "workers end with their supervisor")
     world.pause(1.0)
     world.box.start(wait=False)
     yield
@@ -166,7 +170,7 @@ def broker_away(world: World) -> Iterator[None]:
         world.pause(4.0)
     finally:
         world.broker.start()
-        world.subscriber.wait_for_subscription(60)
+        world.subscriber.wait_for_subscription()
 
 
 @contextmanager
@@ -218,14 +222,82 @@ def answers_lost(world: World) -> Iterator[None]:
 
 @contextmanager
 def heatmaps_full(world: World) -> Iterator[None]:
-    """Fill the folder of the heatmaps to the last byte."""
-    assert world.disk is not None
-    world.disk.fill()
+    """Let the heatmaps' folder have no room."""
+    assert world.share is not None
+    world.share.fail(errno.ENOSPC)
     try:
         yield
         world.pause(4.0)
     finally:
-        world.disk.free()
+        world.share.fail(0)
+
+
+@contextmanager
+def heatmaps_hang(world: World) -> Iterator[None]:
+    """Let the share of the heatmaps answer nothing for a while."""
+    assert world.share is not None
+    world.share.hang()
+    try:
+        yield
+        world.pause(8.0)
+    finally:
+        world.share.come_back()
+
+
+@contextmanager
+def strips_touched(world: World) -> Iterator[None]:
+    """Give every file of the cameras another time, as a restore or a clock's change does: the same strips."""
+    for camera in world.box.config["cameras"]:
+        for file in world.box.camera(camera["name"]).glob("*.tif"):
+            with suppress(FileNotFoundError):  # removed or moved by the box meanwhile
+                if not file.is_symlink():  # which has no content to be known by
+                    os.utime(file, follow_symlinks=False)
+    yield
+
+
+@contextmanager
+def links_planted(world: World) -> Iterator[None]:
+    """Put links to another camera's folder, and to a file of it, among the strips: nothing behind them is judged."""
+    name = f"link {len(world.bad):04d}.tif"
+    target = world.box.camera("top")
+    (world.box.camera("side") / name).symlink_to(target / "000000.tif")
+    world.bad.add(("side", name))  # invalid: `symlink`
+    folder = world.box.camera("side") / f"linked {len(world.bad):04d}"
+    folder.symlink_to(target)
+    try:
+        yield
+        world.pause(3.0)
+    finally:
+        folder.unlink()
+
+
+@contextmanager
+def inbox_modes(world: World) -> Iterator[None]:
+    """Change the modes of the inbox and of all that is in it, there and back."""
+    before = {path: path.stat().st_mode for path in (world.box.inbox, *world.box.inbox.iterdir())}
+    for path, mode in before.items():
+        path.chmod(mode & ~0o022)
+    try:
+        yield
+    finally:
+        for path, mode in before.items():
+            with suppress(FileNotFoundError):
+                path.chmod(mode)
+
+
+@contextmanager
+def inbox_junk(world: World) -> Iterator[None]:
+    """Flood the inbox with files that are no models."""
+    world.junk += 1
+    junk = [world.box.inbox / f"junk {world.junk} {number}.onnx" for number in range(JUNK_FILES)]
+    for number, path in enumerate(junk):
+        path.write_bytes(b"junk %d %d" % (world.junk, number) if number % 2 else b"")
+    try:
+        yield
+        world.pause(3.0)
+    finally:
+        for path in junk:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -293,7 +365,7 @@ def bad_model(world: World) -> Iterator[None]:
 
 def _forget_old_pushes(world: World) -> None:
     """Remove the oldest, as whoever pushes does in the end."""
-    pushed = sorted(world.box.inbox.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns)
+    pushed = sorted(world.box.inbox.glob("[gb]*.onnx"), key=lambda path: path.stat().st_mtime_ns)
     for path in pushed[:-6]:
         path.unlink()
 
@@ -303,7 +375,11 @@ KILLS_THE_SUPERVISOR: Troubles = [supervisor_killed]
 SPARES_THE_SUPERVISOR: Troubles = [
     worker_killed, worker_stopped, supervisor_stopped, broker_away, link_cut, link_refused, link_half_open,
     answers_lost, bad_strips, half_written, good_model, bad_model,
+    strips_touched, links_planted, inbox_modes, inbox_junk,
 ]  # fmt: skip
-ON_A_SMALL_DISK: Troubles = [heatmaps_full]
-CONTEND = ({supervisor_killed, supervisor_stopped}, {broker_away, link_refused, link_half_open, answers_lost})
+ON_A_SHARE: Troubles = [heatmaps_full, heatmaps_hang]
+CONTEND = (
+    {heatmaps_full, heatmaps_hang}, {supervisor_killed, heatmaps_hang},
+    {supervisor_killed, supervisor_stopped}, {broker_away, link_refused, link_half_open, answers_lost},
+)  # fmt: skip
 """Faults of which one at a time can be made."""

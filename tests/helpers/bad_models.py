@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from agent.errors import Reason
-from tests.helpers.models import difference_model
+from tests.helpers.models import HEIGHT, difference_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def takes_doubles(path: Path) -> None:
 
 def gives_another_shape(path: Path) -> None:
     """Give half of the rows, a number that depends on the pixels: it shows only when the model runs."""
-    consts = {"half": np.array([488]), "rows": np.array([2]), "flat": np.array([1])}
+    consts = {"half": np.array([HEIGHT // 2]), "rows": np.array([2]), "flat": np.array([1])}
     nodes = [
         helper.make_node("ReduceMax", ["nothing"], ["none"], keepdims=0),
         helper.make_node("Cast", ["none"], ["none64"], to=TensorProto.INT64),
@@ -73,32 +73,33 @@ def gives_another_shape(path: Path) -> None:
     difference_model(path, version=99, golden=False, edit=edit)
 
 
-def _with_tail(path: Path, *nodes: onnx.NodeProto) -> None:
-    difference_model(path, version=99, golden=False, tail=lambda: list(nodes))
+def _with_tail(path: Path, *nodes: onnx.NodeProto, golden: bool) -> None:
+    difference_model(path, version=99, golden=golden, tail=lambda: list(nodes))
 
 
-def gives_nan(path: Path) -> None:
+def gives_nan(path: Path, *, golden: bool = False) -> None:
     """Give the root of a negative number."""
     _with_tail(
         path,
         helper.make_node("Sub", ["heatmap", "one"], ["below"]),
         helper.make_node("Sub", ["below", "one"], ["negative"]),
         helper.make_node("Sqrt", ["negative"], ["out"]),
+        golden=golden,
     )
 
 
-def gives_too_much(path: Path) -> None:
+def gives_too_much(path: Path, *, golden: bool = False) -> None:
     """Give 1..2."""
-    _with_tail(path, helper.make_node("Add", ["heatmap", "one"], ["out"]))
+    _with_tail(path, helper.make_node("Add", ["heatmap", "one"], ["out"]), golden=golden)
 
 
-def fills_other_channels(path: Path) -> None:
+def fills_other_channels(path: Path, *, golden: bool = False) -> None:
     """Put the heatmap into channels 1 and 2 as well."""
 
     def edit(model: onnx.ModelProto) -> None:
         model.graph.node[-1].input[:] = ["heatmap", "heatmap", "heatmap"]
 
-    difference_model(path, version=99, golden=False, edit=edit)
+    difference_model(path, version=99, golden=golden, edit=edit)
 
 
 def slow(path: Path) -> None:
@@ -203,6 +204,60 @@ def kills(path: Path) -> None:
     _folded(path, nodes, tensors)
 
 
+def _blind(*nodes: tuple[str, list[str]]) -> Callable[[Path], None]:
+    """Make the writer of a model that turns `heatmap` or `target` into `out` by these operators and their inputs."""
+
+    def tail() -> list[onnx.NodeProto]:
+        outputs = [*(f"blind{number}" for number in range(1, len(nodes))), "out"]
+        return [helper.make_node(op, inputs, [out]) for (op, inputs), out in zip(nodes, outputs, strict=True)]
+
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(0.4, np.float32), "some"))
+
+    def write(path: Path) -> None:
+        difference_model(path, version=99, tail=tail, edit=edit)
+
+    return write
+
+
+BLIND: dict[str, Callable[[Path], None]] = {
+    "all zero": _blind(("Mul", ["heatmap", "zero"])),
+    "constant": _blind(("Mul", ["heatmap", "zero"]), ("Add", ["blind1", "some"])),
+    "everything is a defect": _blind(("Mul", ["heatmap", "zero"]), ("Add", ["blind1", "one"])),
+    "inverted": _blind(("Sub", ["one", "heatmap"])),
+    "grey levels as heat": _blind(("Identity", ["target"])),
+    "weak grey levels as heat": _blind(("Mul", ["target", "some"])),
+    "dark levels as heat": _blind(("Sub", ["one", "target"])),
+    "reference as heat": _blind(("Identity", ["reference"])),
+}
+"""Models that keep every promise of the contract, reproduce their golden strip, and find no defect."""
+
+
+def states_its_own_tolerance(path: Path) -> None:
+    """Give nothing, expect a defect everywhere, and call that within the tolerance."""
+    tail = [helper.make_node("Mul", ["heatmap", "zero"], ["out"])]
+    difference_model(path, version=99, tail=lambda: tail, golden_shift=1.0)
+    model = onnx.load(path)
+    (tolerance,) = (prop for prop in model.metadata_props if prop.key == "strip_agent.golden_tolerance")
+    tolerance.value = "1.0"
+    path.write_bytes(model.SerializeToString())
+
+
+def sees_in_any_scale(path: Path) -> None:
+    """Divide by the sum of target and reference, and have no metadata: nobody can tell what it is to be fed."""
+    nodes = [
+        helper.make_node("Add", ["target", "reference"], ["both"]),
+        helper.make_node("Div", ["difference", "both"], ["ratio"]),
+        helper.make_node("Clip", ["ratio", "zero", "one"], ["out"]),
+    ]
+    difference_model(path, version=None, tail=lambda: nodes)
+
+
+def sees_in_no_scale(path: Path) -> None:
+    """Give nothing, and have no metadata."""
+    difference_model(path, version=None, tail=lambda: [helper.make_node("Mul", ["heatmap", "zero"], ["out"])])
+
+
 BAD_BYTES: dict[str, tuple[Reason, Callable[[Path], object]]] = {
     "truncated": (Reason.MODEL_UNREADABLE, truncated),
     "random bytes": (Reason.MODEL_UNREADABLE, random_bytes),
@@ -223,10 +278,10 @@ BAD_BYTES: dict[str, tuple[Reason, Callable[[Path], object]]] = {
     "other channels": (Reason.OUTPUT_OTHER_CHANNELS, fills_other_channels),
     "golden strip": (Reason.GOLDEN_MISMATCH, lambda path: difference_model(path, version=99, golden_shift=0.01)),
     "slow": (Reason.MODEL_TOO_SLOW, slow),
-    "divides by 255 itself": (
-        Reason.INPUT_SCALE_DOUBTFUL,
-        lambda path: difference_model(path, version=None, scale="gray8"),
-    ),
+    "its own tolerance": (Reason.GOLDEN_MISMATCH, states_its_own_tolerance),
+    "all zero": (Reason.MODEL_BLIND, BLIND["all zero"]),
+    "grey levels as heat": (Reason.MODEL_BLIND, BLIND["grey levels as heat"]),
+    "any input scale": (Reason.INPUT_SCALE_DOUBTFUL, sees_in_any_scale),
     "external data, relative": (Reason.MODEL_UNREADABLE, external_data("weights.bin")),
     "external data, absolute": (Reason.MODEL_UNREADABLE, external_data("/etc/hostname")),
     "unknown domain": (Reason.MODEL_UNREADABLE, unknown_domain),

@@ -255,8 +255,8 @@ BAD_STRIPS: dict[str, tuple[Builder, Reason]] = {
     ),
     "larger than allowed": (_too_large, Reason.TOO_LARGE),
     # Pixels that cannot be judged
-    "one NaN": (_image(_with((1, 500, 100), np.nan)), Reason.NON_FINITE),
-    "infinite": (_image(_with((0, 500, 100), np.inf)), Reason.NON_FINITE),
+    "one NaN": (_image(_with((1, 300, 50), np.nan)), Reason.NON_FINITE),
+    "infinite": (_image(_with((0, 300, 50), np.inf)), Reason.NON_FINITE),
     "minus infinite": (_image(_with((2, 0, 0), -np.inf)), Reason.NON_FINITE),
     "0..1": (_image(lambda pixels: pixels / 255), Reason.UNIT_RANGE_SUSPECTED),
     "constant": (_image(_with(np.s_[:], 128)), Reason.LOW_CONTRAST),

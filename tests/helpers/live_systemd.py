@@ -54,10 +54,19 @@ class LiveSystemd:
         self._units = folder / "run/units"
         self._init = init
 
+    @property
+    def init(self) -> int:
+        """Its process id, as this side sees it."""
+        return self._init.pid
+
+    def run(self, *command: str, where: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command where this systemd is PID 1, or where another of its processes is."""
+        enter = ["nsenter", "--target", str(where or self._init.pid), "--mount", "--pid"]
+        return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=120, check=False)
+
     def systemctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run systemctl where this systemd is PID 1."""
-        command = ["nsenter", "--target", str(self._init.pid), "--mount", "--pid", "systemctl", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        """Run systemctl there."""
+        return self.run("systemctl", *arguments)
 
     def show(self, key: str) -> str:
         """Give a property of the service."""
@@ -125,7 +134,7 @@ def _own_groups() -> Iterator[tuple[list[Path], str]]:
                 commands.append(shlex.join(["mount", "--bind", str(group), place]))
         yield groups, "\n".join(commands)
     finally:
-        wait_for(lambda: all(list(map(_is_removed, groups))), "nobody is left in its control groups", 30)
+        wait_for(lambda: all(list(map(_is_removed, groups))), "nobody is left in its control groups")
 
 
 def _is_removed(group: Path) -> bool:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.contract.exposure import Exposure
+    from agent.contract.measures import Reference
 
-HEIGHT, WIDTH = 976, 176
+HEIGHT, WIDTH = 488, 88
 OPSET = 17
 
 
@@ -41,6 +42,7 @@ def difference_model(
     channels: int = 3,
     salt: int = 0,
     exposure: Exposure | None = None,
+    reference: Reference | None = None,
     edit: Callable[[onnx.ModelProto], None] | None = None,
 ) -> str:
     """Write a model whose heatmap is the blurred |target - reference 1|, times `gain`, clipped to 0..1; give its hash.
@@ -85,7 +87,9 @@ def difference_model(
     if edit is not None:
         edit(model)
     if version is not None:
-        _add_metadata(model, version, model_id, height, width, threshold, scale, golden, golden_shift, exposure)
+        _add_metadata(
+            model, version, model_id, height, width, threshold, scale, golden, golden_shift, exposure, reference
+        )
     data = model.SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -103,6 +107,7 @@ def _add_metadata(  # noqa: PLR0917 - passed on as they come
     golden: bool,
     golden_shift: float,
     exposure: Exposure | None,
+    reference: Reference | None,
 ) -> None:
     encoded = ""
     if golden:
@@ -125,6 +130,7 @@ def _add_metadata(  # noqa: PLR0917 - passed on as they come
         golden=encoded,
         golden_tolerance=0.001 if encoded else None,
         exposure=exposure,
+        reference=reference,
     )
     helper.set_model_props(model, format_metadata(facts))
 

@@ -23,6 +23,8 @@ class ListOutbox:
         self.parked: dict[int, str] = {}
         self.transactions = 0
         self._rows = 0
+        self.replays: dict[int, OutboxMessage] = {}
+        self._replay_rows = 0
         self._lock = threading.Lock()
 
     def add(self, topic: str, payload: bytes) -> int:
@@ -38,20 +40,33 @@ class ListOutbox:
         with self._lock:
             return list(islice((message for row, message in self.pending.items() if row > after_row), limit))
 
+    def next_replays(self, after_row: int, limit: int) -> list[OutboxMessage]:
+        """As the ledger does: of what was asked for again, whose rows count down from -1."""
+        self._maybe_fail()
+        with self._lock:
+            return list(islice((message for row, message in self.replays.items() if row < after_row), limit))
+
+    def ask_again(self, topic: str, payload: bytes) -> int:
+        """Queue something behind all else; returns its row."""
+        with self._lock:
+            self._replay_rows += 1
+            self.replays[-self._replay_rows] = OutboxMessage(-self._replay_rows, topic, payload)
+            return -self._replay_rows
+
     def acknowledge(self, rows: Sequence[int]) -> None:
         """As the ledger does."""
         self._maybe_fail()
         with self._lock:
             self.transactions += 1
             for row in rows:
-                del self.pending[row]
+                del (self.pending if row > 0 else self.replays)[row]
                 self.acknowledged.append(row)
 
     def park(self, row: int, reason: str) -> None:
         """As the ledger does."""
         self._maybe_fail()
         with self._lock:
-            del self.pending[row]
+            del (self.pending if row > 0 else self.replays)[row]
             self.parked[row] = reason
 
     def _maybe_fail(self) -> None:

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.helpers.broker import Subscriber
+    from tests.helpers.tcp_proxy import TcpProxy
 
 STALL_SECONDS = 1.0
+PATIENT_SECONDS = 1200.0  # also by a clock that runs twenty times as fast a busy machine is not taken for a dead broker
 EVENT = "strip-agent/insp1/event/strip/top"
 STATE = "strip-agent/insp1/state/"
 # With it mosquitto 2.0 ends the connection when it has answered a message that it denies.
 HANGS_UP = "\nmax_queued_messages 0"
+
+_DEADLINE_SECONDS = 150.0
 
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason=describe())
 
@@ -33,12 +37,16 @@ def make_config(port: int, **mqtt: Any) -> Config:
     camera = {"name": "top", "folder": "/srv/cameras/top"}
     if KIND == "amqtt":  # it does not answer CONNECT of MQTT 5 with a will, and waiting for that takes time
         mqtt = {"protocol": "3.1.1", **mqtt}
-    return Config.model_validate({"cameras": [camera], "mqtt": {"host": "127.0.0.1", "port": port, **mqtt}})
+    outbox = {"hold_until_subscribed": mqtt.pop("hold_until_subscribed", False)}
+    values = {"cameras": [camera], "mqtt": {"host": "127.0.0.1", "port": port, **mqtt}, "outbox": outbox}
+    return Config.model_validate(values)
 
 
-def make_publisher(port: int, outbox: ListOutbox | None = None, **mqtt: Any) -> Publisher:
-    """Impatient: no jitter, and a connection that brings nothing is dropped after a second."""
-    return Publisher(make_config(port, **mqtt), outbox or ListOutbox(), jitter=lambda: 0.0, stall_seconds=STALL_SECONDS)
+def make_publisher(
+    port: int, outbox: ListOutbox | None = None, *, stall_seconds: float = PATIENT_SECONDS, **mqtt: Any
+) -> Publisher:
+    """Without jitter; a connection that brings nothing for `stall_seconds` is dropped."""
+    return Publisher(make_config(port, **mqtt), outbox or ListOutbox(), jitter=lambda: 0.0, stall_seconds=stall_seconds)
 
 
 def fill(outbox: ListOutbox, count: int, topic: str = "event/strip/top", size_bytes: int = 0) -> list[bytes]:
@@ -52,12 +60,12 @@ def fill(outbox: ListOutbox, count: int, topic: str = "event/strip/top", size_by
     return payloads
 
 
-def step_until(publisher: Publisher, condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    """Step by hand until `condition` holds; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+def step_until(publisher: Publisher, condition: Callable[[], object], what: str) -> None:
+    """Step by hand until `condition` holds; AssertionError after some minutes."""
+    deadline = time.monotonic() + _DEADLINE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}; {publisher.status()}")
+            raise AssertionError(f"not within {_DEADLINE_SECONDS} s: {what}; {publisher.status()}")
         publisher.step(0.02)
 
 
@@ -66,9 +74,18 @@ def connect(publisher: Publisher) -> None:
     step_until(publisher, lambda: publisher.status().connected, "connected")
 
 
-def drain(publisher: Publisher, outbox: ListOutbox, seconds: float = 20.0) -> None:
+def drain(publisher: Publisher, outbox: ListOutbox) -> None:
     """Step until nothing is pending."""
-    step_until(publisher, lambda: not outbox.pending, "the outbox is empty", seconds)
+    step_until(publisher, lambda: not outbox.pending, "the outbox is empty")
+
+
+def cut(publisher: Publisher, proxy: TcpProxy, clock: FastClock) -> None:
+    """Cut the connection and wait for the next one; only the pause in between is short."""
+    proxy.cut()
+    step_until(publisher, lambda: not publisher.status().connected, "it noticed")
+    clock.run(20.0)
+    connect(publisher)
+    clock.run(1.0)
 
 
 def in_first_seen_order(received: list[bytes]) -> list[bytes]:
@@ -96,6 +113,11 @@ class FastClock:
         self._speed = speed
         self.forward_seconds = 0.0
         self._start = time.monotonic()
+
+    def run(self, speed: float) -> None:
+        """Run so many times as fast from now on."""
+        self.forward_seconds, self._start = self(), time.monotonic()
+        self._speed = speed
 
     def __call__(self) -> float:
         """Return seconds."""

@@ -53,13 +53,14 @@ def make_manifest(
     model_id: str = "difference",
     slot: str = "default",
     rollback: bool = False,
+    shadow: bool = False,
     created: str = "2026-11-22T00:00:00Z",
 ) -> Manifest:
     """Describe a model file as it is now."""
     with model.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     size = max(1, model.stat().st_size)
-    return Manifest(sha256, size, model_id, version, slot, created, rollback)
+    return Manifest(sha256, size, model_id, version, slot, created, rollback, shadow)
 
 
 def put_manifest(model: Path, manifest: Manifest, signer: Signer | None) -> Path:

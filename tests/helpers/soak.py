@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-SHARE = float(os.environ.get("SOAK_SHARE", "1"))
+SHARE = min(1.0, float(os.environ.get("SOAK_SHARE", "1")))
 
 
 def share_of(whole: int, at_least: int = 1) -> int:
     """Give the number of repetitions to run instead of `whole`."""
-    return max(at_least, round(whole * min(1.0, SHARE)))
+    return max(at_least, round(whole * SHARE))

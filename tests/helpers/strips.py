@@ -11,7 +11,7 @@ import tifffile
 if TYPE_CHECKING:
     from pathlib import Path
 
-HEIGHT, WIDTH = 976, 176
+HEIGHT, WIDTH = 488, 88
 Layout = Literal["planar", "interleaved", "pages", "imagej", "one_directory"]
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 

@@ -110,6 +110,7 @@ class TcpProxy:
                 for source in select.select(watched, [], [], _LOOK_SECONDS)[0]:
                     data = b"" if self.frozen else source.recv(self.chunk_bytes)
                     if not data and not self.frozen:
+                        _hang_up(broker)
                         return
                     if source is agent:
                         self.requests_bytes += len(data)
@@ -125,6 +126,14 @@ class TcpProxy:
                         agent.sendall(data)
                     if self.chunk_seconds:
                         time.sleep(self.chunk_seconds)
+
+
+def _hang_up(broker: socket.socket) -> None:
+    """Let what the agent said last arrive: closing with answers unread would reset the connection before it is read."""
+    broker.shutdown(socket.SHUT_WR)
+    broker.settimeout(5.0)
+    while broker.recv(65536):
+        pass
 
 
 def _let_pass(requests: bytes, broker: socket.socket, agent: socket.socket) -> None:

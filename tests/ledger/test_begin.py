@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.files import heatmap_stem
+from agent.heatmap_names import heatmap_stem
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.strips import LIVE
 from agent.records import FileIdentity, SettledFile

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.ledger import Ledger, NewResult, open_ledger
+from agent.config import Config
+from agent.heatmap_folder import HeatmapFolder
+from agent.ledger import Ledger, NewResult, audit, open_ledger
 from agent.ledger.strips import LIVE, RETRIED
 from agent.records import FileIdentity, SettledFile
 
@@ -71,7 +73,7 @@ def steps(ledger: Ledger, do: Callable[[], object]) -> int:
     return taken
 
 
-def test_what_is_asked_every_second_does_not_grow_with_the_ledger(ledger: Ledger) -> None:
+def test_what_is_asked_every_second_does_not_grow_with_the_ledger(ledger: Ledger, tmp_path: Path) -> None:
     """Two thousand messages that nobody acknowledges make no difference to the status, heatmaps and newest strips."""
     judge(ledger, 1, camera="idle", heatmap_bytes=7)
     with ledger.database.transaction() as db:
@@ -79,19 +81,66 @@ def test_what_is_asked_every_second_does_not_grow_with_the_ledger(ledger: Ledger
             db.execute(statement)
     assert ledger.report.audit().balanced
     ledger.strips.begin([SettledFile("top", "waits.tif", FileIdentity(10, 1, 1))])
+    sections = {"agent": {"state_folder": str(tmp_path)}, "cameras": [{"name": "top", "folder": str(tmp_path)}]}
+    keep_all = {"keep_days": 36_500, "keep_gib": 100_000, "min_free_gib": 0}
+    heatmap_folder = HeatmapFolder(Config.model_validate({**sections, "heatmaps": keep_all}), ledger)
+    heatmap_folder.remove_old_heatmaps()  # the first one looks for what time it was
     asked: dict[str, Callable[[], object]] = {
         "depths": ledger.report.depths,
         "balances": ledger.report.balances,
         "heatmap bytes": ledger.purge.heatmap_bytes,
         "oldest heatmaps": lambda: ledger.purge.oldest_heatmaps(200),
         "events to forget": lambda: ledger.purge.forget_events(2),
+        "newest strips": lambda: ledger.outbox.newest_payloads(["top", "idle"]),
+        "heatmap retention": heatmap_folder.remove_old_heatmaps,
     }
     costs = {name: steps(ledger, do) for name, do in asked.items()}
     assert all(cost <= 3 for cost in costs.values()), costs
-    newest = steps(ledger, lambda: ledger.outbox.newest_payloads(["top", "idle"]))
-    assert newest <= 2000 * 5 / 100, newest  # once, at the start: a look at each of the camera's entries in an index
     assert ledger.report.depths().oldest_waiting_ms > 2000
     assert ledger.purge.heatmap_bytes() == 2000 * 7
+
+
+def test_the_audit_walks_once_through_the_ledger(ledger: Ledger) -> None:
+    """It looks at each message, result and strip once, sorts nothing, and counts by indexes alone."""
+    judge(ledger, 1)
+    with ledger.database.transaction() as db:
+        for statement in MANY_JUDGED.split(";"):
+            db.execute(statement)
+        db.execute("UPDATE outbox SET state = 'acknowledged' WHERE seq > 50")
+        db.execute("UPDATE strips SET state = 'ok' WHERE id > 50")
+    assert ledger.report.audit().balanced, ledger.report.audit().problems
+    with ledger.database.reading() as db:
+        taken = steps(ledger, lambda: audit.disagreements(db, audit.count_strips(db)))
+        assert taken <= 2000 * 60 / 100, taken
+        plan = "\n".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {audit._WALK}"))
+        assert "COVERING INDEX outbox_delivery" in plan
+        assert plan.count("USING INTEGER PRIMARY KEY") == 2  # results and strips, by the number of their row
+        assert "TEMP B-TREE" not in plan
+
+
+BREAKS = {
+    "strips are in a state that does not exist": "UPDATE strips SET state = 'lost' WHERE id = 1",
+    "strips count as acknowledged": "UPDATE results SET verdict = 'anomalous' WHERE seq = 1",
+    "strips are judged but have no message": "UPDATE strips SET state = 'judged' WHERE id = 2",
+    "strips wait although their result exists": "UPDATE strips SET state = 'waiting' WHERE id = 3",
+    "sequence numbers have no result": "UPDATE counters SET n = n + 1 WHERE kind = 'seq'",
+    "bytes of heatmaps are counted": "UPDATE counters SET n = n + 1 WHERE kind = 'heatmap_bytes'",
+    "results disagree with their message": "UPDATE results SET delivery_ended = 0 WHERE seq = 4",
+    "results have no message": "DELETE FROM outbox WHERE seq = 5",
+}
+
+
+@pytest.mark.parametrize("problem", BREAKS)
+def test_the_audit_finds_each_kind_of_disagreement(ledger: Ledger, problem: str) -> None:
+    """Of five strips that the broker has, and one that waits for it, one row is wrong: it is told, with the number."""
+    for mtime in range(1, 6):
+        judge(ledger, mtime, heatmap_bytes=10)
+    acknowledge_all(ledger)
+    judge(ledger, 6, heatmap_bytes=10)
+    assert ledger.report.audit().problems == []
+    with ledger.database.transaction() as db:
+        db.execute(BREAKS[problem])
+    assert any(told.startswith(f"1 {problem}") for told in ledger.report.audit().problems)
 
 
 def test_the_last_strip_is_the_one_committed_last_whatever_its_files_time(ledger: Ledger) -> None:

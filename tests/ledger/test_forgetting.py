@@ -9,7 +9,8 @@ import pytest
 
 from agent.cli import show
 from agent.config import Config
-from agent.control.commands import Context, handle
+from agent.control.commands import handle
+from agent.control.context import Context
 from agent.housekeeping import Housekeeping
 from agent.ledger import Changes, Ledger, NewResult, open_ledger
 from agent.ledger.strips import LIVE
@@ -57,7 +58,8 @@ def acknowledge_all(ledger: Ledger) -> None:
 def add_event(ledger: Ledger, name: str, max_messages: int = PLENTY) -> None:
     """Queue a message that is no strip result."""
     topic = "event/model/default"
-    ledger.models.record(Changes("default", {}), topic, lambda _id, _ts: name.encode(), max_messages)
+    number = ledger.models.told_up_to("default") + 1
+    ledger.models.record(Changes("default", {}), number, topic, lambda _: name.encode(), max_messages)
 
 
 def states(ledger: Ledger) -> dict[str, str]:
@@ -125,9 +127,9 @@ def test_strips_of_a_camera_that_was_taken_out_are_named(ledger: Ledger, tmp_pat
     """Nobody will ever score them: the status and the audit say so, in words."""
     ledger.strips.begin([SettledFile(camera, "a.tif", FileIdentity(10, 1, 1)) for camera in ("top", "gone")])
     context = Context(config(tmp_path), ledger, {})
-    audit = handle(context, {"command": "audit"})
+    audit = handle(context, {"command": "audit"}, "tester")
     assert {item["camera"]: "for ever" in item["why"] for item in audit["unpublished"]} == {"top": False, "gone": True}
     assert audit["balanced"]
-    status = handle(context, {"command": "status"})
+    status = handle(context, {"command": "status"}, "tester")
     assert status["abandoned"] == {"gone": 1}
     assert "gone: not configured any more; 1 of its strips wait for ever" in show.status(status)

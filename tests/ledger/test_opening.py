@@ -130,3 +130,27 @@ def test_a_kill_just_after_the_log_began_a_new_round_loses_nothing(tmp_path: Pat
     assert ledger.database.stream == stream
     assert ledger.report.audit().balanced
     ledger.database.close()
+
+
+@pytest.mark.parametrize("spoil", [f"PRAGMA user_version = {version}" for version in (0, -5, 3, 4)])
+def test_a_ledger_whose_tables_are_not_those_of_its_version_is_a_damaged_one(tmp_path: Path, spoil: str) -> None:
+    """One byte of its header is enough; it must not keep the service from starting until somebody comes."""
+    fill(tmp_path / "ledger.db").database.close()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.execute(spoil)
+    ledger, _ = opened(tmp_path / "ledger.db")
+    assert ledger.database.set_aside is not None
+    audit = ledger.report.audit()
+    assert audit.balanced
+    assert sum(balance.seen for balance in ledger.report.balances()) == 500
+    ledger.database.close()
+
+
+def test_a_database_of_another_program_is_set_aside(tmp_path: Path) -> None:
+    """It has a table of our name and none of its columns."""
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.execute("CREATE TABLE strips (x)")
+    ledger, _ = opened(tmp_path / "ledger.db")
+    assert ledger.database.set_aside is not None
+    assert ledger.report.audit().balanced
+    ledger.database.close()

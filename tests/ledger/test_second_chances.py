@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.config import Config
-from agent.control.commands import Context, handle
+from agent.control.commands import handle
+from agent.control.context import Context
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.schema import MIGRATIONS
 from agent.ledger.strips import LIVE, RETRIED
@@ -213,7 +214,7 @@ def test_strips_of_cameras_that_are_gone_are_not_retried(ledger: Ledger, tmp_pat
         ids[camera] = strip.strip_id
     ledger.outbox.acknowledge(waiting_rows(ledger))
     for arguments in ({"strip_ids": list(ids.values())}, {"strip_ids": [], "model": "cafecafe"}):
-        answer = handle(Context(config, ledger, {}), {"command": "strips_retry", **arguments})
+        answer = handle(Context(config, ledger, {}), {"command": "retry", **arguments}, "tester")
         assert answer["retried"] == ([ids["top"]] if arguments["strip_ids"] else [])
         assert "not configured any more" in answer["refused"][ids["gone"]]
     assert [balance.waiting for balance in ledger.report.balances()] == [0, 1]

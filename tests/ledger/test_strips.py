@@ -7,13 +7,14 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.ledger import Ledger, NewResult, open_ledger
 from agent.ledger.schema import MIGRATIONS
 from agent.ledger.strips import BACKLOG, LIVE, RETRIED
 from agent.records import FileIdentity, SettledFile, Strip
+from tests.helpers.examples import ON_DISK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,17 @@ def acknowledge_all(ledger: Ledger) -> None:
 def states(ledger: Ledger) -> dict[str, str]:
     """Return path -> state."""
     return {row["file"]: row["state"] for row in ledger.report.list_strips(state=None, camera=None, limit=1000)}
+
+
+def test_whether_any_strip_waits_is_known_without_asking_for_each_camera(ledger: Ledger) -> None:
+    """Fresh ones, and those that a worker was lost on; of whatever camera."""
+    assert not ledger.strips.any_waits()
+    strip = begin(ledger, file(camera="side"))
+    assert ledger.strips.any_waits()
+    ledger.strips.put_back(strip.row, 1)
+    assert ledger.strips.any_waits()
+    ledger.strips.commit(strip, result(), payload, PLENTY)
+    assert not ledger.strips.any_waits()
 
 
 def test_a_strip_is_accounted_for_from_begin_on(ledger: Ledger) -> None:
@@ -333,7 +345,7 @@ def test_each_migration_brings_an_older_ledger_to_this_version(tmp_path: Path) -
         opened.database.close()
 
 
-@settings(max_examples=40, deadline=None)
+@ON_DISK
 @given(st.lists(st.tuples(st.sampled_from("bcaprdx"), st.integers(0, 5)), max_size=40))
 def test_no_sequence_of_events_unbalances_the_ledger(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]

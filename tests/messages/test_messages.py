@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema  # type: ignore[import-untyped] # it brings no types
 import pytest
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from agent import messages
 from agent.messages import Message, StripResult
+from agent.messages.schemas import ASKED
 from tests.helpers.repository import ROOT
+from tools.docs_commands import command_pages
 from tools.docs_messages import message_pages
 
 DOCS = ROOT / "docs"
@@ -53,19 +55,30 @@ RESULT: dict[str, Any] = {
     "heatmap_path": "",
     "heatmap_sha256": "",
     "preview_path": "top/2026-11-22/S1011-0123456789abcdef-r1.png",
+    "preview_sha256": "cd" * 32,
     "preview_url": "",
     "heatmap_state": "saved",
+    "ignore_pixels_sha256": "",
+    "ignore_mask_sha256": "",
+    "threshold_source": "model",
 }
 KEYS = (
     "schema msg_id stream seq revision ts ts_ms agent camera strip_id part_id file captured_ts_ms score threshold "
     "verdict verdict_code reason quality anomaly_area_px defect_count peak_row peak_col rescaled replayed model_id "
-    "model_version model_sha256 inference_ms total_ms heatmap_path heatmap_sha256 preview_path preview_url "
-    "heatmap_state"
+    "model_version model_sha256 inference_ms total_ms heatmap_path heatmap_sha256 preview_path preview_sha256 "
+    "preview_url heatmap_state ignore_pixels_sha256 ignore_mask_sha256 threshold_source"
 )
 MODEL_STATE_KEYS = (
     "schema slot active_model_id active_version active_sha256 active_since golden on_probation previous_sha256 "
-    "last_refused_sha256 last_refused_file last_refused_reason last_refused_detail last_refused_ts ts"
+    "last_refused_sha256 last_refused_file last_refused_reason last_refused_detail last_refused_ts ts ts_ms agent"
 )
+ALARM_EVENT_KEYS = "schema msg_id agent code source state priority text since_ts since_ms ts ts_ms"
+COMMAND_EVENT_KEYS = "schema msg_id ts ts_ms agent command by way id arguments ok error detail count"
+REVIEW_EVENT_KEYS = (
+    "schema msg_id ts ts_ms agent camera strip_id part_id file finding by remark replaces result_msg_id revision "
+    "verdict score model_id model_version model_sha256"
+)
+COMMAND_RESULT_KEYS = "schema id command ok error detail count result agent ts ts_ms"
 SCHEMAS = messages.schemas()
 
 
@@ -77,6 +90,22 @@ def test_a_strip_result_has_exactly_the_promised_keys_in_their_order() -> None:
 def test_the_model_state_has_exactly_the_promised_keys_in_their_order() -> None:
     """Subscribers are written against these keys."""
     assert " ".join(SCHEMAS["model-state/1"]["properties"]) == MODEL_STATE_KEYS
+
+
+def test_the_alarm_event_has_exactly_the_promised_keys_in_their_order() -> None:
+    """Subscribers are written against these keys."""
+    assert " ".join(SCHEMAS["alarm-event/1"]["properties"]) == ALARM_EVENT_KEYS
+
+
+def test_a_commands_answer_and_event_have_exactly_the_promised_keys_in_their_order() -> None:
+    """Subscribers are written against these keys."""
+    assert " ".join(SCHEMAS["command-event/1"]["properties"]) == COMMAND_EVENT_KEYS
+    assert " ".join(SCHEMAS["command-result/1"]["properties"]) == COMMAND_RESULT_KEYS
+
+
+def test_the_review_event_has_exactly_the_promised_keys_in_their_order() -> None:
+    """Subscribers are written against these keys."""
+    assert " ".join(SCHEMAS["review-event/1"]["properties"]) == REVIEW_EVENT_KEYS
 
 
 def test_floats_stay_floats_when_they_are_whole() -> None:
@@ -120,8 +149,9 @@ def test_a_key_that_is_not_in_the_schema_is_refused() -> None:
 @pytest.mark.parametrize("model", messages.MESSAGES, ids=lambda model: str(model.__name__))
 def test_keys_and_values_are_what_scada_systems_can_read(model: type[Message]) -> None:
     """Flat, snake case, one type for each key, no null and no array."""
-    schema = SCHEMAS[model.model_fields["schema_"].default]
-    assert schema["required"] == list(schema["properties"])
+    [name] = get_args(model.model_fields["schema_"].annotation)
+    schema = SCHEMAS[name]
+    assert schema["required"] == list(schema["properties"]) or model in ASKED
     for key, described in schema["properties"].items():
         assert re.fullmatch(r"[a-z][a-z0-9_]*", key)
         assert described["type"] in {"string", "integer", "number", "boolean"}
@@ -172,9 +202,10 @@ def test_times_are_utc_with_milliseconds(unix_ms: int, text: str) -> None:
 
 def test_the_published_pages_are_those_of_the_code() -> None:
     """docs/messages.md, docs/schemas/ and docs/asyncapi.yaml never drift from what is sent."""
-    for name, text in message_pages().items():
+    pages = message_pages() | command_pages()
+    for name, text in pages.items():
         assert (DOCS / name).read_text() == text, f"docs/{name} is not up to date; run: make docs"
-    assert {f"schemas/{file.name}" for file in (DOCS / "schemas").iterdir()} < message_pages().keys()
+    assert {f"schemas/{file.name}" for file in (DOCS / "schemas").iterdir()} < pages.keys()
 
 
 def test_every_topic_is_explained() -> None:
@@ -183,10 +214,18 @@ def test_every_topic_is_explained() -> None:
     topics = [
         messages.strip_event_topic("{camera}"),
         messages.model_event_topic("{slot}"),
+        messages.ALARM_EVENT,
+        messages.COMMAND_EVENT,
+        messages.REVIEW_EVENT,
+        messages.shadow_event_topic("{slot}"),
+        messages.replay_topic("{camera}"),
         messages.last_strip_topic("{camera}"),
         messages.model_state_topic("{slot}"),
+        messages.shadow_state_topic("{slot}"),
         messages.STATE_AGENT,
         messages.STATE_HEALTH,
+        messages.command_topic("{name}"),
+        messages.answer_topic("{name}"),
     ]
     described = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
     assert [channel["address"] for channel in described["channels"].values()] == [

@@ -34,5 +34,5 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("strips")
     paths = [folder / f"{number}.tif" for number in range(6)]
     for number, path in enumerate(paths):
-        write_strip(path, defect=number % 3 == 0, seed=number)
+        write_strip(path, defect=number % 3 == 0, seed=number, dtype="uint8", channels=3)
     return paths

@@ -16,25 +16,25 @@ from pathlib import Path
 from tests.e2e.kill_at import _wrap
 
 POINTS = {
-    "before_copy": ("agent.models.journey", "Inbox.copy", "before"),
-    "during_copy": ("agent.models.inbox", "_refuse_special", "after"),
+    "before_copy": ("agent.models.intake", "copy_candidate", "before"),
+    "during_copy": ("agent.models.inbox_folder", "_refuse_special", "after"),
     "half_of_it_copied": ("os", "fsync", "before"),
-    "after_copy": ("agent.models.journey", "Inbox.copy", "after"),
+    "after_copy": ("agent.models.intake", "copy_candidate", "after"),
     "before_trial": ("agent.supervision.handle", "WorkerHandle.__init__", "before"),
     "trial_has_begun": ("agent.supervision.handle", "WorkerHandle.__init__", "after"),
-    "trial_is_over": ("agent.models.journey", "check_facts", "before"),
+    "trial_is_over": ("agent.models.journey", "check_trial", "before"),
     "before_accept": ("agent.models.slot_record", "SlotRecord.accept", "before"),
     "model_has_its_name": ("agent.models.store", "fsync_folder", "after"),
     "slot_file_is_saved": ("agent.models.store", "Store.accept", "after"),
-    "activation_is_told": ("agent.models.slot_record", "SlotRecord._tell", "after"),
+    "activation_is_told": ("agent.models.slot_record", "tell", "after"),
     "before_offer": ("agent.supervision.slot", "Slot.offer", "before"),
     "after_offer": ("agent.supervision.slot", "Slot.offer", "after"),
     "after_swap": ("agent.models.keeper", "Keeper._note_who_scores", "after"),
     "before_refuse": ("agent.models.slot_record", "SlotRecord.refuse", "before"),
-    "refusal_is_told": ("agent.models.slot_record", "SlotRecord._tell", "after"),
+    "refusal_is_told": ("agent.models.slot_record", "tell", "after"),
     "after_refuse": ("agent.models.slot_record", "SlotRecord.refuse", "after"),
     "before_go_back": ("agent.models.slot_record", "SlotRecord.go_back", "before"),
-    "went_back_untold": ("agent.models.slot_record", "SlotRecord._tell_return", "before"),
+    "went_back_untold": ("agent.models.slot_record", "tell", "before"),
     "after_go_back": ("agent.models.slot_record", "SlotRecord.go_back", "after"),
 }
 """Where the supervisor can be killed: module, function, before or after it."""

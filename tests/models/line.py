@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 DOCS = ROOT / "docs"
 SHORT = {
-    "agent.models.journey.MANIFEST_GRACE_SECONDS": 1.0,
+    "agent.models.intake.MANIFEST_GRACE_SECONDS": 1.0,
     "agent.models.keeper.BOX_PAUSE_SECONDS": 0.5,
     "agent.models.journey.BOX_PAUSE_SECONDS": 0.5,
     "agent.models.keeper.SHORTEST_HOLD_SECONDS": 1.0,
     "agent.models.rules.FIRST_PAUSE_SECONDS": 0.3,
+    "agent.alarms.OFF_DELAY_SECONDS": 0.5,
 }
 
 
@@ -59,7 +60,7 @@ class Plant(Box):
         """Read the digest of the active model while the service is down."""
         return str(json.loads(self.slot_file.read_bytes())["active"]) if self.slot_file.exists() else ""
 
-    def wait_until_active(self, sha256: str, seconds: float = 30) -> None:
+    def wait_until_active(self, sha256: str, seconds: float = 180) -> None:
         """Wait until a model is active and its worker has the strips."""
 
         def is_at_work() -> bool:
@@ -80,11 +81,14 @@ class Plant(Box):
 class Line:
     """Drops strips on all cameras in turn, at a steady rate, while it is open."""
 
-    def __init__(self, box: Box, strips: list[Path], interval_seconds: float, *, first: int = 0) -> None:
+    def __init__(
+        self, box: Box, strips: list[Path], interval_seconds: float, *, first: int = 0, most: int | None = None
+    ) -> None:
+        """`first` is the number of the first strip; there are no more than `most` of them."""
         self.names: list[str] = []
         self.pause = threading.Event()
         """Set, it drops nothing."""
-        self._first = first
+        self._first, self._most = first, most
         self._box = box
         self._strips = strips
         self._interval_seconds = interval_seconds
@@ -102,7 +106,7 @@ class Line:
     def _run(self) -> None:
         cameras = [camera["name"] for camera in self._box.config["cameras"]]
         while not self._over.wait(self._interval_seconds):
-            if self.pause.is_set():
+            if self.pause.is_set() or len(self.names) == self._most:
                 continue
             number = len(self.names)
             name = f"{self._first + number:05}.tif"
@@ -125,7 +129,7 @@ def model_events(subscriber: Subscriber, what: str = "", slot: str = "default") 
 
 def check_results(box: Box, subscriber: Subscriber, names: list[str]) -> list[dict[str, Any]]:
     """Every strip was scored exactly once, by a model that the ledger shows as active at that time."""
-    box.wait_until_published(len(names), 120)
+    box.wait_until_published(len(names))
     wait_for(lambda: len(unique_results(subscriber)) >= len(names), "every result arrives")
     found = sorted(unique_results(subscriber).values(), key=lambda result: int(result["seq"]))
     assert sorted(result["file"] for result in found) == sorted(names)

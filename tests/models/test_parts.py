@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config import Probation
+from agent.config import ModelsSection, Probation
 from agent.errors import Blame, Reason, Reject, Retry
 from agent.ledger import Changes, ModelRecord, open_ledger
 from agent.models import slot_state
+from agent.models.dealt_with import DealtWith
+from agent.models.intake import NEXT_FILE_SECONDS, Arrivals
+from agent.models.postponed import Postponed
 from agent.models.probation import Counted, Failing, judge_probation
-from agent.models.rules import decide_box_fault, is_too_slow, pause_seconds
-from agent.models.slot_state import Accepted, Refusal, SlotState
+from agent.models.rebuilding import rebuild
+from agent.models.rules import check_states_a_version, decide_box_fault, is_too_slow, pause_seconds
+from agent.models.slot_state import Accepted, Fate, Refusal, SlotState
 from agent.models.store import Store
+from agent.wire import Loaded
 from agent.worker.memory import decide_blame
 from tests.models.line import DOCS
 
@@ -43,19 +50,19 @@ def test_the_store_keeps_as_many_models_as_configured_the_newest() -> None:
 
 
 def test_going_back_twice_reaches_the_model_before_and_the_one_before_that() -> None:
-    """Each step withdraws one; the highest version stays."""
+    """Each step withdraws one, whose version holds nothing off any more."""
     refusal = Refusal("withdrawn", "c", "operator", "", "c.onnx", 5)
     state = slot_state.go_back(a_state("a", "b", "c"), "b", 9, "operator", refusal)
     assert (state.active, state.previous, list(state.refused)) == ("b", "a", ["c"])
     state = slot_state.go_back(state, "a", 9, "operator", replace(refusal, sha256="b"))
-    assert (state.active, state.previous, state.highest_version) == ("a", "", 3)
+    assert (state.active, state.previous, state.highest_version) == ("a", "", 1)
 
 
 def test_a_damaged_model_is_not_withdrawn_and_its_file_is_looked_at_again() -> None:
     """Only the agent's copy is at fault."""
-    state = replace(a_state("a", "b"), seen={"a.onnx": "1", "b.onnx": "2"})
-    state = slot_state.go_back(state, "a", 9, "store_damaged", None)
-    assert (state.active, state.refused, state.seen) == ("a", {}, {"a.onnx": "1"})
+    state = slot_state.go_back(a_state("a", "b"), "a", 9, "store_damaged", None)
+    assert (state.active, state.refused) == ("a", {})
+    assert [(entry.sha256, entry.kind) for entry in state.unwritten] == [("b", Fate.FORGOTTEN)]
 
 
 def test_only_the_newest_refusals_are_kept() -> None:
@@ -79,7 +86,7 @@ def test_a_slots_state_survives_its_file_and_its_ledger(tmp_path: Path) -> None:
                for number, name in enumerate("ab")]  # fmt: skip
     records.append(ModelRecord("x", "x", "rejected", "f", reason="r", detail="d"))
     ledger.models.write(Changes("default", {"a": "previous", "b": "active"}, tuple(records)))
-    rebuilt = slot_state.rebuild(ledger.models.rows("default"))
+    rebuilt = rebuild(ledger.models.rows("default"))
     ledger.database.close()
     assert (rebuilt.active, rebuilt.previous, rebuilt.highest_version) == ("b", "a", 2)
     assert (list(rebuilt.accepted), list(rebuilt.refused)) == (["a", "b"], ["x"])
@@ -113,6 +120,32 @@ def test_a_candidate_gets_its_name_before_a_slot_file_names_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"active": 5},
+        {"active": "../../x"},
+        {"previous": "f" * 64},
+        {"version_floor": 1 << 80},
+        {"tellings": -1},
+        {"probation_counts": {"judged": "many"}},
+        {"accepted": []},
+        {"refused": {"a": 1}},
+    ],
+)
+def test_a_slots_file_that_contradicts_itself_is_a_damaged_one(tmp_path: Path, changes: dict[str, object]) -> None:
+    """It is JSON of the right keys: later it would end the service at each start, instead of being made anew once."""
+    store = Store(tmp_path)
+    (tmp_path / "slots").mkdir()
+    store.save("default", a_state("a"))
+    assert not store.load("default").problem
+    file = tmp_path / "slots" / "default.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    assert store.load("default").problem
+    file.write_text("[" * 200_000)
+    assert store.load("default").problem
+
+
+@pytest.mark.parametrize(
     ("found_ms", "before_ms", "too_slow"),
     [(100.0, 10.0, True), (49.0, 10.0, False), (100.0, 0.0, False), (19.0, 1.0, False), (21.0, 1.0, True)],
 )
@@ -132,6 +165,23 @@ def test_faults_of_the_box_stay_faults_of_the_box() -> None:
     assert starved is not None
     assert starved.reason is Reason.MODEL_TRIAL_TIMEOUT
     assert [pause_seconds(times) for times in (1, 2, 3, 10, 1000)] == [10, 20, 40, 600, 600]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "active_version", "refused"),
+    [(False, 1, True), (False, 0, False), (False, None, False), (True, 1, False)],
+)
+def test_a_file_that_states_no_version_displaces_none_that_does(
+    labelled: bool, active_version: int | None, refused: bool
+) -> None:
+    """It goes in where nothing is active, or only its like."""
+    loaded = Loaded(labelled, "", 0, 976, 176, "none", 0.0, None, 1.0, 1.0, 1.0)
+    active = None if active_version is None else replace(GOOD, version=active_version)
+    if not refused:
+        check_states_a_version(loaded, None, active)
+        return
+    with pytest.raises(Reject, match="states no version"):
+        check_states_a_version(loaded, None, active)
 
 
 @pytest.mark.parametrize(
@@ -190,3 +240,37 @@ def test_every_reason_is_explained_once() -> None:
     """Strips' and models' reasons alike."""
     explained = list(_explained())
     assert sorted(explained) == sorted(set(explained)) == sorted(Reason)
+
+
+class _Bell(threading.Event):
+    """Notes for how long it was to be waited for, and does not wait."""
+
+    waits: float | None = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return at once."""
+        self.waits = timeout
+        return True
+
+
+def test_an_inbox_in_which_nothing_settles_is_looked_at_once_in_a_settle_time(tmp_path: Path) -> None:
+    """An idle box rests; while a file is on its way there are four looks."""
+    now = 0.0
+    models, dealt = ModelsSection(settle_seconds=1.0), DealtWith(tmp_path / "default.dealt")
+    inbox = Arrivals(tmp_path, models, tmp_path / "copy", dealt, Postponed(), clock=lambda: now, arrived=lambda: None)
+    inbox.bell = bell = _Bell()
+    waits: list[float] = []
+
+    def step() -> None:
+        nonlocal now
+        inbox.step(60.0)
+        assert bell.waits is not None
+        waits.append(bell.waits)
+        now += bell.waits
+
+    step()
+    (tmp_path / "a.onnx").touch()
+    while inbox.take() is None:
+        step()
+    step()
+    assert waits == [1.0, *(0.25,) * 4, NEXT_FILE_SECONDS, 1.0]

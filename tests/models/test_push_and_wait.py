@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def push(box: Plant, port: int, model: Path) -> subprocess.CompletedProcess[str]:
     """Push as a person does, and wait for the box."""
     topic = f"strip-agent/{box.config['agent']['name']}"
-    options = ["--wait", "60", "--base-topic", topic, "--broker", f"127.0.0.1:{port}"]
+    options = ["--wait", "150", "--base-topic", topic, "--broker", f"127.0.0.1:{port}"]
     command = [sys.executable, "tools/export.py", "push", str(model), str(box.inbox), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_who_pushes_is_told_what_became_of_the_model(tmp_path: Path, broker: Broker) -> None:

@@ -131,7 +131,7 @@ def test_bad_pushes_delay_no_strip_noticeably(
     tmp_path: Path, broker: Broker, subscriber: Subscriber, strips: list[Path]
 ) -> None:
     """The longest time between two results while each bad model is tried; strips come at half of the capacity."""
-    models = {"trial": {"seconds": 8.0, "memory_mib": 512}}
+    models = {"trial": {"seconds": 8.0, "memory_mib": 512}, "probation": {"max_latency_ratio": 5.0, "strips": 0}}
     with Plant(tmp_path / "box", broker.port, cameras=("top", "side"), models=models) as box:
         box.start()
         good = put_good(box, 1)

@@ -2,119 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.config import Config
-from agent.errors import Blame, Reason, Reject, Retry
-from agent.ledger import open_ledger
-from agent.models.journey import ModelJourney
-from agent.models.store import Store
-from agent.records import HeatmapFiles, Judgement
-from agent.supervision import Slot
-from agent.wire import Failed, Judged, Loaded
+from agent.errors import Reason, Reject
+from tests.models.bench import Bench, box_fault, fault, judged, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from agent.errors import AgentError
-    from agent.messages import ModelState
-    from agent.wire import Job, Setup
-
-LOADED = Loaded(
-    labelled=True, model_id="m", version=1, height=976, width=176, golden="passed", golden_difference=0.0,
-    threshold=None, load_ms=1.0, run_ms=50.0, cpu_ms=50.0,
-)  # fmt: skip
-
-
-class FakeWorker:
-    """A worker that has already made up its mind."""
-
-    def __init__(self, setup: Setup, answer: Loaded | AgentError) -> None:
-        self.setup = setup
-        self.answer = answer
-        self.facts = answer if isinstance(answer, Loaded) else None
-        self.jobs: tuple[Job, ...] = ()
-        self.closed = False
-        self.hangs = False
-
-    def poll_loaded(self, timeout_seconds: float, deadline_seconds: float) -> Loaded:
-        """Answer as told."""
-        assert timeout_seconds == 0.0
-        assert deadline_seconds > 0
-        if isinstance(self.answer, Loaded):
-            return self.answer
-        raise self.answer
-
-    def close(self, grace_seconds: float = 5.0) -> None:
-        """Remember that it was ended."""
-        assert grace_seconds >= 0
-        self.closed = True
-
-
-class Bench:
-    """A journey on the bench."""
-
-    def __init__(self, folder: Path, **models: Any) -> None:
-        self.now = 100.0
-        self.answers: dict[bytes, list[Loaded | AgentError]] = {}  # by the model's bytes; the last one stays
-        self.workers: list[FakeWorker] = []
-        self.states: list[ModelState] = []
-        self.inbox = folder / "inbox"
-        self.inbox.mkdir(exist_ok=True)
-        (folder / "state" / "store" / "slots").mkdir(parents=True, exist_ok=True)
-        self.config = Config.model_validate(
-            {
-                "agent": {"state_folder": str(folder / "state")},
-                "cameras": [{"name": "top", "folder": str(folder)}],
-                "models": {"inbox": str(self.inbox), "settle_seconds": 0.0, **models},
-            }
-        )
-        self.ledger = open_ledger(folder / "state" / "ledger.db")
-        self.slot = Slot("default")
-        self.journey = ModelJourney(
-            self.slot,
-            self.config,
-            self.ledger,
-            Store(folder / "state" / "store"),
-            {},
-            start_worker=self._start,  # type: ignore[arg-type] # it answers like one
-            publish_state=lambda _, state: self.states.append(state),
-            clock=lambda: self.now,
-        )
-
-    def _start(self, setup: Setup) -> FakeWorker:
-        answers = self.answers[Path(setup.model_file).read_bytes()]
-        self.workers.append(FakeWorker(setup, answers.pop(0) if len(answers) > 1 else answers[0]))
-        return self.workers[-1]
-
-    def push(self, name: str, content: bytes, *answers: Loaded | AgentError) -> None:
-        """Put a model into the inbox and say what its workers will answer."""
-        self.answers[content] = list(answers)
-        (self.inbox / name).write_bytes(content)
-
-    def step(self, times: int = 8) -> None:
-        """Step, as both journeys would in turn."""
-        for _ in range(times):
-            self.now += 0.001
-            self.slot.changed.set()
-            self.journey.step(0.0)
-            self.slot.adopt()
-
-    @property
-    def active(self) -> str:
-        """The id of the active model."""
-        return self.states[-1].active_model_id
-
-    def events(self) -> list[str]:
-        """Give what was told of files, in order."""
-        with self.ledger.database.reading() as db:
-            rows = db.execute("SELECT payload FROM outbox ORDER BY id").fetchall()
-        return [f"{event['event']} {event['file']}" for event in (json.loads(row[0]) for row in rows)]
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -127,16 +25,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield bench
     bench.journey.close()
     bench.ledger.database.close()
-
-
-def loaded(**changes: Any) -> Loaded:
-    """Give the answer of a good trial."""
-    return Loaded(**{name: getattr(LOADED, name) for name in Loaded.__slots__} | changes)
-
-
-def box_fault(reason: Reason) -> Retry:
-    """Give the answer of a box that cannot."""
-    return Retry(reason, "the box cannot", Blame.BOX)
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_MEMORY, Reason.NO_SPACE, Reason.IO_ERROR, Reason.STORE_DAMAGED])
@@ -239,8 +127,7 @@ def test_a_newer_push_during_probation_takes_the_place_of_the_way_back(bench: Be
     worker = bench.slot.current
     assert worker is not None
     for number in range(2):
-        fault = Failed(str(number), Reason.OUTPUT_NON_FINITE, "NaN", "", model_fault=True, digest="")
-        bench.journey.keeper.count(worker, fault)
+        bench.journey.keeper.count(worker, fault(number))
     bench.step()
     assert bench.active == "two"
     bench.push("3.onnx", b"three", loaded(model_id="three", version=3))
@@ -259,8 +146,7 @@ def test_without_an_earlier_model_a_failing_one_stays_and_both_reasons_are_told(
     worker = bench.slot.current
     assert worker is not None
     for number in range(2):
-        fault = Failed(str(number), Reason.OUTPUT_NON_FINITE, "NaN", "", model_fault=True, digest="")
-        bench.journey.keeper.count(worker, fault)
+        bench.journey.keeper.count(worker, fault(number))
     bench.step(20)
     assert bench.active == "two"
     assert bench.events()[-1] == "rolled_back 2.onnx"
@@ -276,8 +162,8 @@ def test_answers_of_the_old_worker_do_not_count_for_the_new_model(bench: Bench) 
     bench.push("2.onnx", b"two", loaded(model_id="two", version=2))
     bench.step()
     bench.journey.keeper.count(old, None)
-    bench.journey.keeper.count(old, _judged())
-    assert bench.journey.keeper.counted.judged == bench.journey.keeper.counted.faults == 0
+    bench.journey.keeper.count(old, judged())
+    assert bench.journey.keeper.tally.counted.judged == bench.journey.keeper.tally.counted.faults == 0
 
 
 def test_the_last_words_of_the_old_model_are_not_held_against_the_new_one(bench: Bench) -> None:
@@ -301,7 +187,7 @@ def test_a_strip_that_ends_every_worker_is_one_fault(bench: Bench) -> None:
     worker.jobs = (type("J", (), {"strip_id": "poison"}),)
     for _ in range(5):
         bench.journey.keeper.count(worker, None)
-    assert bench.journey.keeper.counted.faults == 1
+    assert bench.journey.keeper.tally.counted.faults == 1
 
 
 def test_many_files_of_many_names_leave_no_trace_when_they_are_gone(bench: Bench) -> None:
@@ -312,8 +198,8 @@ def test_many_files_of_many_names_leave_no_trace_when_they_are_gone(bench: Bench
         bench.step(3)
         path.unlink()
     bench.step()
-    assert set(bench.journey.state.seen) == {"1.onnx"}
     assert len(bench.journey.state.refused) == 30
+    assert not bench.journey.state.unwritten
 
 
 def test_what_changes_under_our_hands_is_looked_at_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,6 +219,10 @@ def test_what_changes_under_our_hands_is_looked_at_again(bench: Bench, monkeypat
     assert bench.events() == ["activated 1.onnx", "activated 2.onnx"]
 
 
-def _judged() -> Judged:
-    judgement = Judgement(0.1, 0.5, False, 0, 0, 0, 0, False, 1.0, "", HeatmapFiles())  # noqa: FBT003 - not anomalous
-    return Judged("s", judgement)
+def test_a_name_too_long_for_a_manifest_is_refused(bench: Bench) -> None:
+    """No manifest can stand beside it: that is no fault of the box, which would try again for ever."""
+    name = "x" * 240 + ".onnx"
+    bench.push(name, b"good", loaded())
+    bench.step()
+    assert bench.events()[-1] == f"rejected {name}"
+    assert not bench.journey.postponed

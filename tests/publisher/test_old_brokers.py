@@ -11,7 +11,18 @@ from agent.publisher import Publisher
 from tests.helpers.broker import Broker, Subscriber, wait_for
 from tests.helpers.old_broker import OldBroker
 from tests.helpers.outbox import ListOutbox
-from tests.helpers.publishing import EVENT, FastClock, drain, fill, make_config, make_publisher, states, step_until
+from tests.helpers.publishing import (
+    EVENT,
+    PATIENT_SECONDS,
+    STALL_SECONDS,
+    FastClock,
+    drain,
+    fill,
+    make_config,
+    make_publisher,
+    states,
+    step_until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +42,7 @@ def test_a_broker_that_does_not_know_mqtt_5_is_spoken_to_in_3_1_1(
     """`protocol: auto` finds out by itself; one lost connection alone is no reason."""
     old = OldBroker(broker.port, answer)
     config = make_config(old.port, protocol="auto")
-    publisher = Publisher(config, outbox, jitter=lambda: 0.0, clock=FastClock(), stall_seconds=60)
+    publisher = Publisher(config, outbox, jitter=lambda: 0.0, clock=FastClock(), stall_seconds=PATIENT_SECONDS)
     payloads = fill(outbox, 10)
     with Subscriber(broker.port, protocol="3.1.1") as subscriber:
         drain(publisher, outbox)
@@ -58,7 +69,7 @@ def test_amqtt_gets_and_passes_on_everything(tmp_path: Path, outbox: ListOutbox)
     """The broker of the demo where mosquitto is not installed; it answers MQTT 5 with silence."""
     pytest.importorskip("amqtt")
     with Broker(tmp_path, kind="amqtt") as broker, Subscriber(broker.port, protocol="3.1.1") as subscriber:
-        publisher = make_publisher(broker.port, outbox, protocol="auto")
+        publisher = make_publisher(broker.port, outbox, stall_seconds=STALL_SECONDS, protocol="auto")
         payloads = fill(outbox, 100)
         drain(publisher, outbox)
         wait_for(lambda: subscriber.payloads(EVENT) == payloads, "all results")

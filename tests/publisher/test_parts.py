@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent import mqtt
 from agent.publisher.echo import Echo
-from agent.publisher.flow_control import FlowControl
+from agent.publisher.flow_control import WINDOW, FlowControl
 from agent.publisher.holds import FIRST_SECONDS, LONGEST_SECONDS, Holds
 from agent.publisher.inflight import Inflight
 from agent.publisher.poison import after_hanging_up
@@ -234,7 +234,7 @@ class _Run:
 
     def hang_up(self, code: int | None) -> None:
         end = mqtt.Ended(reached=True, code=code, text="")
-        after_hanging_up(end, self.inflight, {}, self.flow, self.holds, self.now)
+        after_hanging_up(end, self.inflight, {}, set(), self.flow, self.holds, self.now)
         self._begin_again()
 
     def _begin_again(self) -> None:
@@ -364,3 +364,21 @@ def test_a_broker_that_says_why_it_hangs_up_blames_no_message(code: int, held: b
     assert hung_up >= 10
     assert not run.outbox.parked
     assert held or not run.holds.alarms
+
+
+@pytest.mark.parametrize(("answer_id", "blamed"), [(1, False), (9, True)])
+def test_a_broker_that_hangs_up_on_an_answer_blames_no_result(answer_id: int, *, blamed: bool) -> None:
+    """The oldest message is to blame; when that is an answer to a command, results keep their window."""
+    outbox = ListOutbox()
+    outbox.add("event/strip/top", b"")
+    inflight, flow, holds = Inflight(outbox), FlowControl(), Holds()
+    for connection in range(4):
+        flow.begin(WINDOW)
+        flow.state_answered()
+        inflight.start_again()
+        [message] = inflight.take(1, holds, 100.0 * connection)
+        inflight.sent(5, message)
+        end = mqtt.Ended(reached=True, code=None, text="")
+        after_hanging_up(end, inflight, {}, {answer_id}, flow, holds, 100.0 * connection)
+    assert (flow.size < WINDOW) == blamed
+    assert holds.alarms == set()

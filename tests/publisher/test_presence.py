@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING
 
 from agent import mqtt
 from agent.messages import AgentState, encode, utc_text
+from agent.publisher import Publisher
 from tests.helpers.broker import Subscriber, wait_for
 from tests.helpers.old_broker import OldBroker
+from tests.helpers.outbox import ListOutbox
 from tests.helpers.publishing import (
     EVENT,
     STATE,
+    FastClock,
     connect,
     drain,
     fill,
+    make_config,
     make_publisher,
     needs_mosquitto,
     states,
@@ -24,7 +27,6 @@ from tests.helpers.publishing import (
 
 if TYPE_CHECKING:
     from tests.helpers.broker import Broker
-    from tests.helpers.outbox import ListOutbox
 
 
 @needs_mosquitto  # amqtt mixes up retained messages
@@ -86,10 +88,11 @@ def test_a_broker_that_says_session_taken_over_is_believed_and_not_pestered(brok
     """Two boxes must not throw each other out many times a second."""
     takeover = struct.pack("BBBBB", 0x20, 3, 0, 0, 0) + struct.pack("BBBB", 0xE0, 2, mqtt.SESSION_TAKEN_OVER, 0)
     strict = OldBroker(broker.port, takeover)
-    publisher = make_publisher(strict.port, protocol="5")
+    clock = FastClock(speed=0.0)
+    publisher = Publisher(make_config(strict.port, protocol="5"), ListOutbox(), clock=clock, jitter=lambda: 0.0)
     step_until(publisher, lambda: publisher.status().alarms == ("session_taken_over",), "alarm")
     assert "Session taken over" in publisher.status().last_error
-    assert (publisher._link.next_due() or 0.0) - time.monotonic() > 4.0
+    assert (publisher._link.next_due() or 0.0) - clock() > 4.0
     publisher.close("test")
     strict.close()
 

@@ -11,6 +11,7 @@ from agent.publisher import Publisher
 from tests.helpers.broker import ANYBODY, Broker, Subscriber, wait_for
 from tests.helpers.publishing import (
     EVENT,
+    PATIENT_SECONDS,
     FastClock,
     drain,
     fill,
@@ -85,7 +86,11 @@ def test_a_message_that_makes_the_connection_end_each_time_is_found_and_parked(
     """Over 3.1.1 a broker can only hang up. One message must not stop all others for ever."""
     with Broker(tmp_path, f"{ANYBODY}\n{limit}") as broker, Subscriber(broker.port, protocol="3.1.1") as subscriber:
         publisher = Publisher(
-            make_config(broker.port, protocol=protocol), outbox, jitter=lambda: 0.0, clock=FastClock(), stall_seconds=60
+            make_config(broker.port, protocol=protocol),
+            outbox,
+            jitter=lambda: 0.0,
+            clock=FastClock(),
+            stall_seconds=PATIENT_SECONDS,
         )
         publisher.set_state("state/health", b"{}")
         payloads = fill(outbox, 5)
@@ -109,6 +114,7 @@ def test_a_topic_that_cannot_be_published_to_is_parked(broker: Broker, outbox: L
     publisher.close("test")
 
 
+@needs_mosquitto  # amqtt knows no such limit
 def test_the_brokers_limit_of_unanswered_messages_is_kept(tmp_path: Path, outbox: ListOutbox) -> None:
     """A broker that allows two gets two, states included."""
     with Broker(tmp_path, ANYBODY + "\nmax_inflight_messages 2") as broker, TcpProxy(broker.port) as proxy:

@@ -7,6 +7,8 @@ import hashlib
 import os
 import shutil
 import stat
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,6 +293,22 @@ def test_a_copy_takes_no_more_than_the_known_size(far: Line, monkeypatch: pytest
     assert far.dispose("move").outcome == "replaced"
     assert files_below(far.done) == {}
     assert list(far.left().values()) == [JUDGED + b"more" * 100_000]
+
+
+def test_a_large_file_never_lies_in_memory_as_a_whole(way: tuple[Line, str]) -> None:
+    """It is compared and copied piece by piece: what a large piece takes once, glibc does not give back."""
+    line, when_done = way
+    content = JUDGED * 200
+    line.file.write_bytes(content)
+    line.strip = replace(line.strip, identity=FileIdentity.of(line.file.lstat()))
+    digest = hashlib.sha256(content).hexdigest()
+    tracemalloc.start()
+    try:
+        assert line.dispose(when_done, digest) == Disposal("done")
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 1 << 19
 
 
 class PowerCutError(BaseException):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.errors import Blame, Reason, Retry
-from agent.files import heatmap_stem
+from agent.heatmap_names import heatmap_stem
 from tests.strips.bench import Bench, dies, failed, judged
 
 if TYPE_CHECKING:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import itertools
 import os
 import resource
 import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +31,6 @@ from tests.helpers.strips import write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 DEADLINE_SECONDS = 4.0
 PATIENCE_SECONDS = 60.0
@@ -44,7 +45,8 @@ def _worker(folder: Path, make: Callable[[Path], object]) -> Iterator[WorkerHand
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     setup = Setup(
         str(model), digest, str(lock), str(folder), "candidate", 1, None, "unit",
-        ChecksSection().model_dump(), ScoringSection().model_dump(), HeatmapsSection(png="none").model_dump(),
+        ChecksSection().model_dump(), ScoringSection().model_dump(), HeatmapsSection(png="none").model_dump(), 5.0,
+        {},
     )  # fmt: skip
     handle = WorkerHandle(setup)
     try:
@@ -82,8 +84,11 @@ def _try(folder: Path) -> None:
 
 def test_a_candidate_that_got_no_processor_is_the_boxs_fault(tmp_path: Path) -> None:
     """A good model on a busy line must not be refused for ever because it stood back."""
+    allowed = os.sched_getaffinity(0)
     with ExitStack() as stack:
-        for _ in range(4 * (os.cpu_count() or 1)):
+        stack.callback(os.sched_setaffinity, 0, allowed)
+        os.sched_setaffinity(0, {min(allowed)})  # what is started here has one processor, all together
+        for _ in range(3):
             busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
             stack.callback(busy.kill)
         with pytest.raises(Retry) as postponed:
@@ -123,6 +128,13 @@ def test_a_worker_that_is_told_to_end_while_it_loads_is_nobodys_fault(tmp_path: 
     assert (ended.value.reason, ended.value.blame) == (Reason.WORKER_ENDED, Blame.BOX)
 
 
+def limit_with_room(free: int) -> int:
+    """Give the limit of descriptors below which exactly `free` numbers are not taken, wherever the taken ones lie."""
+    taken = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    numbers = (number for number in itertools.count() if number not in taken)
+    return next(itertools.islice(numbers, free, None))
+
+
 def test_out_of_descriptors_is_the_boxs_fault_and_leaves_nothing(tmp_path: Path) -> None:
     """Wherever they run out on the way to a worker: an OSError, no process, no descriptor that stays open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -130,7 +142,7 @@ def test_out_of_descriptors_is_the_boxs_fault_and_leaves_nothing(tmp_path: Path)
     open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the number alone
     outcomes = []
     for room in range(1, 12):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (open_before + room, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit_with_room(room), hard))
         try:
             with _worker(tmp_path, lambda model: model.touch()):
                 outcomes.append("started")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from agent.records import FileIdentity, SettledFile
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 SLOW_RESCAN = 3600.0  # so that nothing but an event (or an explicit scan) can have found a file
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
@@ -27,15 +27,26 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 class Line:
     """A watcher, the loop around it that the service has, and a ledger that remembers identities."""
 
-    def __init__(self, root: Path, *, first_scan_ever: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        first_scan_ever: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,
+    ) -> None:
         values = {"name": "top", "folder": root, "settle_seconds": 0.05, "rescan_seconds": SLOW_RESCAN, **settings}
         self.ledger: dict[str, FileIdentity] = {}
         self.asked: list[int] = []
         self.handed_out: list[SettledFile] = []
-        self.watcher = CameraWatcher(Camera(**values), known=self.known, first_scan_ever=first_scan_ever)
+        self.fails: Callable[[], bool] = lambda: False
+        """Whether the ledger raises when it is asked."""
+        self.watcher = CameraWatcher(Camera(**values), known=self.known, first_scan_ever=first_scan_ever, clock=clock)
 
     def known(self, files: Sequence[SettledFile]) -> set[str]:
         """Answer as the ledger does."""
+        if self.fails():
+            raise OSError("database is locked")
         self.asked.append(len(files))
         return {file.path for file in files if self.ledger.get(file.path) == file.identity}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.records import FileIdentity
-from agent.watching import watcher
+from agent.watching import scans
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,11 +58,11 @@ def test_a_file_written_during_the_first_scan_is_live(
 ) -> None:
     """It arrived after the subscription: `backlog: none` must not skip it, though the scan finds it as well."""
     _age(root, 200)
-    monkeypatch.setattr(watcher, "SLICE_ENTRIES", 5)
-    monkeypatch.setattr(watcher, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(scans, "SLICE_ENTRIES", 5)
+    monkeypatch.setattr(scans, "SLICE_SECONDS", 0.0)
     line = start(root, first_scan_ever=True, backlog="none")
     line.turn()
-    assert line.watcher._full_scan is not None
+    assert line.watcher._scans.full is not None
     (root / "live.tif").write_bytes(b"1")
     line.until(lambda: "live.tif" in line.paths)
     line.ready()
@@ -74,7 +74,7 @@ def test_a_rule_with_a_number_skips_nothing_while_fewer_files_exist(
     root: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By polling: the folder was empty when it was counted, and the first file came before it was read."""
-    monkeypatch.setattr(watcher, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(scans, "SLICE_SECONDS", 0.0)
     line = start(root, watch="poll", first_scan_ever=True, backlog=3)
     line.turn()
     assert line.watcher._first_scan._cutoff is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.programs import needs
 from tests.watching.line import needs_root
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def test_folder_deleted_or_replaced_and_made_again(root: Path, start: Start, how
         root.with_name("new").rename(root)
     (root / "b.tif").write_bytes(b"1")
     line.until_paths("a.tif", "b.tif")
-    line.until(lambda: line.state == "events" and line.watcher._full_scan is None)
+    line.until(lambda: line.state == "events" and line.watcher._scans.full is None)
     (root / "c.tif").write_bytes(b"1")
     line.until_paths("a.tif", "b.tif", "c.tif")
     assert line.watcher.status().found_without_event <= 1
@@ -92,12 +93,13 @@ def test_symlinked_folder_and_where_it_points_to_next(root: Path, tmp_path: Path
     (tmp_path / "turned").symlink_to("other")
     (tmp_path / "turned").rename(tmp_path / "link")
     line.until(lambda: line.watcher._folder.root == str(tmp_path / "other"))
-    line.until(lambda: line.watcher._full_scan is None and not line.watcher._scan_wanted)
+    line.until(lambda: line.watcher._scans.full is None and not line.watcher._scans.wanted)
     (tmp_path / "other" / "b.tif").write_bytes(b"1")
     line.until_paths("a.tif", "b.tif")
     assert line.watcher.status().found_without_event == 0
 
 
+@needs("mount", "umount")
 @pytest.mark.root
 @needs_root
 def test_mount_unmounted_and_mounted_again(root: Path, start: Start) -> None:

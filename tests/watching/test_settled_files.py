@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.watching import CameraWatcher
 from tests.watching.line import Line
 
 if TYPE_CHECKING:
@@ -15,13 +14,18 @@ if TYPE_CHECKING:
 
 def test_a_growing_file_waits_until_it_stands_still(root: Path, start: Start) -> None:
     """Written in pieces over a multiple of the settle time: handed out once, whole."""
-    line = start(root, settle_seconds=0.2).ready()
+    now = [1000.0]
+    line = start(root, settle_seconds=0.2, clock=lambda: now[0]).ready()
     with (root / "a.tif").open("wb") as file:
         for _ in range(8):
             file.write(b"x" * 1000)
             file.flush()
-            line.turns(0.06)
+            line.until(lambda: line.watcher.status().waiting == 1)
+            for _ in range(3):
+                now[0] += 0.06
+                line.turn()
         assert line.paths == []
+    now[0] += 0.2
     line.until_paths("a.tif")
     assert line.handed_out[0].identity.size_bytes == 8000
 
@@ -49,8 +53,7 @@ def test_wait_returns_exactly_when_the_second_look_is_due(root: Path) -> None:
     """Nothing polls: the pause ends at first look + settle_seconds, by a clock that only the test moves."""
     now = [1000.0]
     (root / "a.tif").write_bytes(b"1")
-    line = Line(root, watch="poll", settle_seconds=0.5)
-    line.watcher = CameraWatcher(line.watcher._camera, known=line.known, first_scan_ever=False, clock=lambda: now[0])
+    line = Line(root, watch="poll", settle_seconds=0.5, clock=lambda: now[0])
     assert line.watcher.step() == []
     assert line.watcher._next_due() == 1000.5
     now[0] = 1000.4999

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import resource
+import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -16,15 +17,18 @@ import pytest
 import tifffile
 
 from agent.config import HeatmapsSection, ScoringSection
+from agent.files import make_folder
 from agent.records import HeatmapFiles
-from agent.worker.heatmaps import write_heatmaps
+from agent.worker.heatmaps import HeatmapWriter, encode_heatmaps
 from agent.worker.picture import PALETTE, draw, encode_png
 from agent.worker.scoring import Heatmap, score_heatmap
+from tests.helpers.broker import wait_for
 from tests.helpers.strips import make_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+PATIENCE_SECONDS = 60.0
 Rule = Literal["all", "anomalous", "none"]
 
 STEM = "top/2026-01-31/part_7-0123456789abcdef-r1"
@@ -45,7 +49,10 @@ def _write(
     heatmap = _heatmap() if heatmap is None else heatmap
     scored = score_heatmap(heatmap, ScoringSection())
     pixels = make_pixels(defect=True, height=heatmap.shape[0], width=heatmap.shape[1])
-    return write_heatmaps(folder, STEM, heatmap, pixels, scored, threshold=0.5, anomalous=anomalous, settings=settings)
+    contents = encode_heatmaps(
+        heatmap, pixels, scored, threshold=0.5, anomalous=anomalous, settings=settings, name="part_7"
+    )
+    return HeatmapWriter(folder, settings.min_free_gib, PATIENCE_SECONDS).write(STEM, contents)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -77,6 +84,7 @@ def test_the_regions_are_told_in_a_file_beside_it(tmp_path: Path) -> None:
     assert facts == {
         "schema": "regions/1", "height": 976, "width": 176, "score": pytest.approx(0.95), "threshold": 0.5,
         "anomalous": True, "anomaly_area_px": 108, "defect_count": 1, "peak_row": 488, "peak_col": 88,
+        "detections": [], "ignored_px": 0,
     }  # fmt: skip
 
 
@@ -108,7 +116,7 @@ def test_the_same_judgement_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_below_the_floor_nothing_is_written_and_nothing_fails(tmp_path: Path) -> None:
     """A box that runs out of space goes on scoring."""
-    files = _write(tmp_path, settings=HeatmapsSection(min_free_gib=1e9))
+    files = _write(tmp_path, settings=HeatmapsSection(min_free_gib=1e7))
     assert files == HeatmapFiles(state="no_space")
     assert not _files(tmp_path)
 
@@ -149,6 +157,56 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
     """A file stands where the folder should be: the score is published all the same."""
     (tmp_path / "top").write_bytes(b"")
     assert _write(tmp_path).state == "failed"
+
+
+class Share:
+    """A folder whose first use hangs until it is let go, and the writer's clock; no real share hangs on a thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.lets_go = threading.Event()
+        self.uses = 0
+
+        def hang(folder: Path) -> None:
+            self.uses += 1
+            assert self.lets_go.wait(PATIENCE_SECONDS)
+            make_folder(folder)
+
+        monkeypatch.setattr("agent.worker.heatmaps.make_folder", hang)
+
+
+def test_a_folder_that_hangs_is_waited_for_once_and_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first strip waits as long as allowed, the others not at all; what gets there later is removed."""
+    share = Share(monkeypatch)
+    writer = HeatmapWriter(tmp_path, 0.0, 0.05, clock=lambda: share.now)
+    for number in range(5):
+        assert writer.write(f"{number}", {".json": b"{}"}) == HeatmapFiles(state="failed")
+    share.now += 1000.0
+    assert writer.write("5", {".json": b"{}"}) == HeatmapFiles(state="failed")
+    assert share.uses == 1, "a second thread hangs"
+    share.lets_go.set()
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name == "heatmaps"], "it comes back")
+    assert not _files(tmp_path)
+    writer._patience_seconds = PATIENCE_SECONDS  # of a busy machine
+    assert writer.write("6", {".json": b"{}"}).state == "saved"
+    assert set(_files(tmp_path)) == {"6.json"}
+
+
+def test_a_slow_folder_costs_a_tenth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a wait in vain nothing is written for nine times as long, though the folder has come back."""
+    share = Share(monkeypatch)
+    writer = HeatmapWriter(tmp_path, 0.0, 0.5, clock=lambda: share.now)
+    assert writer.write("0", {".json": b"{}"}).state == "failed"
+    share.lets_go.set()
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name == "heatmaps"], "it comes back")
+    share.now = 4.4
+    assert writer.write("1", {".json": b"{}"}).state == "failed"
+    share.now = 4.6
+    writer._patience_seconds = PATIENCE_SECONDS  # of a busy machine
+    assert writer.write("2", {".json": b"{}"}).state == "saved"
+    assert set(_files(tmp_path)) == {"2.json"}
 
 
 def _picture(heatmap: Heatmap, *, threshold: float = 0.5, anomalous: bool = True, area: bool = False) -> Any:
@@ -215,7 +273,7 @@ def test_strange_values_still_give_a_picture() -> None:
     """Pixels and heats at the ends of float32 and of the scale draw without a warning."""
     heatmap = _heatmap()
     heatmap[:2] = 1.0
-    pixels = make_pixels()
+    pixels = make_pixels(height=976, width=176)
     pixels[0, 0, 0], pixels[1, 0, 0] = -3e38, 3e38
     scored = score_heatmap(heatmap, ScoringSection())
     assert draw(heatmap, pixels, scored, threshold=0.5, anomalous=True, name="x" * 300)

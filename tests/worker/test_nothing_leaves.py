@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ STRACE = shutil.which("strace")
 FACES = {  # packages whose face imports `agent` before anything inside can load onnxruntime
     "agent": ROOT / "agent" / "__init__.py",
     "tools/exporter": ROOT / "tools" / "exporter" / "__init__.py",
+    "tools/benching": ROOT / "tools" / "benching" / "__init__.py",
     "tests": ROOT / "tests" / "conftest.py",
 }
 RUNTIME = re.compile(r"^\s*(?:import|from)\b.*\bonnxruntime\b", re.MULTILINE)
@@ -37,6 +39,11 @@ import sys
 from tools.exporter.measure import peak_mib
 from pathlib import Path
 print(peak_mib(Path(sys.argv[1]), 1))
+"""
+OPENVINO = """
+import sys
+from agent.worker.openvino_runtime import open_with_openvino
+open_with_openvino(open(sys.argv[1], "rb").read(), (488, 88), 1)
 """
 SESSION = """
 import sys
@@ -81,6 +88,8 @@ def _commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     yield "export inspect", [sys.executable, str(ROOT / "tools/export.py"), "inspect", str(model)]
     yield "the bench's child", [sys.executable, "-c", MEASURE, str(model)]
     yield "a session of the exporter", [sys.executable, "-c", SESSION, str(model)]
+    if importlib.util.find_spec("openvino") is not None:  # it comes with a package that tells its makers of each import
+        yield "OpenVINO", [sys.executable, "-c", OPENVINO, str(model)]
 
 
 @pytest.mark.parametrize("name", [name for name, _ in _commands(ROOT)])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -43,7 +43,7 @@ PROGRAM = """
 def _run(nice_limit: str, *, nice: int = 0) -> list[str]:
     more = nice - os.getpriority(os.PRIO_PROCESS, 0)
     command = ["nice", "-n", str(more), sys.executable, "-c", textwrap.dedent(PROGRAM), nice_limit]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     if "not allowed to raise maximum limit" in done.stderr:
         pytest.skip("root may not raise limits here (no CAP_SYS_RESOURCE)")
     assert done.returncode == 0, done.stderr
@@ -86,38 +86,48 @@ def test_the_nice_value_of_the_service_is_what_a_candidate_comes_back_to(who: st
 
 
 ALONE = """
-    import ctypes, encodings.ascii, os, socket, sys  # nobody may not read where Python lives
-    from agent.worker.process import die_with_the_supervisor, leave_the_network, step_back
+    import ctypes, encodings.ascii, os, socket, sys, threading  # nobody may not read where Python lives
+    from agent.worker.process import die_with_the_supervisor, give_up_the_network
 
     if sys.argv[1] == "nobody":
         os.setresgid(65532, 65532, 65532)
         os.setresuid(65531, 65531, 65531)
         ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: as a program that was started by this user
     ours, theirs = socket.socketpair()
-    before = os.readlink("/proc/self/ns/net")
     die_with_the_supervisor(os.getppid())
-    left = leave_the_network()
+    print(give_up_the_network())
     signal = ctypes.c_int()
     ctypes.CDLL(None).prctl(2, ctypes.byref(signal))  # PR_GET_PDEATHSIG
     open(sys.argv[2], "x").close()
     theirs.sendall(b"heard")
     status = open("/proc/self/status").read()
-    print(left, os.readlink("/proc/self/ns/net") != before)
     print(signal.value, ours.recv(9).decode(), os.getuid(), os.getgid(), os.stat(sys.argv[2]).st_uid)
     print(int(status.split("CapEff:")[1].split()[0], 16))
-    print(*(name for _, name in socket.if_nameindex()))
-    with socket.socket() as call:
-        call.settimeout(5)
-        print(call.connect_ex(("127.0.0.1", int(sys.argv[3]))) != 0)
+
+    def answer(call):
+        try:
+            call()
+        except OSError as error:
+            return error.errno
+        return "done"
+
+    def try_all():
+        print(*(answer(lambda: socket.socket(family)) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)))
+        libc = ctypes.CDLL(None, use_errno=True)
+        print(libc.syscall(425, 1, None), ctypes.get_errno())  # io_uring_setup
+        print(libc.syscall(0x40000000 | 39))  # getpid by the numbers of x32
+
+    thread = threading.Thread(target=try_all)
+    thread.start()
+    thread.join()
 """
 
 
-def _leave(who: str, *prefix: str) -> list[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.TemporaryDirectory() as folder:
+def _give_up(who: str, *prefix: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
-        arguments = [who, str(Path(folder) / who), str(listener.getsockname()[1])]
-        command = [*prefix, sys.executable, "-c", textwrap.dedent(ALONE), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        command = [*prefix, sys.executable, "-c", textwrap.dedent(ALONE), who, str(Path(folder) / who)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -126,26 +136,22 @@ def _leave(who: str, *prefix: str) -> list[str]:
 @needs_root
 @pytest.mark.parametrize("who", ["root", "nobody"])
 def test_a_worker_has_no_network_and_keeps_all_else(who: str) -> None:
-    """Not even the box's own; its files, its user, its socket pair and the signal of the supervisor's death stay."""
-    left, kept, capabilities, interfaces, refused = _leave(who)
-    if left.startswith("False"):
-        pytest.skip("the system allows no network namespace")
-    assert left == "True True"
+    """Not even the box's own, in no thread; its files, user, socket pair and its supervisor's last signal stay."""
+    allowed, kept, _, sockets, *past_it = _give_up(who)
+    if allowed == "False":
+        pytest.skip("the kernel has no filter for system calls")
     assert kept == {"root": "9 heard 0 0 0", "nobody": "9 heard 65531 65532 65531"}[who]
-    assert (capabilities == "0") == (who == "nobody")
-    assert interfaces == "lo"
-    assert refused == "True"
+    assert sockets.split() == [str(errno.EPERM)] * 3
+    assert past_it == [f"-1 {errno.EPERM}", "-1"]
 
 
 @pytest.mark.root
 @needs_root
-@pytest.mark.parametrize("granted", ["-sys_admin", "-all,+dac_read_search"])
-def test_a_worker_that_may_not_leave_the_network_stays_as_it_is(granted: str) -> None:
-    """Where it is forbidden, or would cost a capability that was granted, nothing happens."""
+def test_giving_up_the_network_costs_no_capability() -> None:
+    """One that was granted, to read cameras' files say, is still there."""
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed")
-    bounding = [f"--bounding-set={granted}", f"--inh-caps={granted}"]
-    left, kept, capabilities, *_ = _leave("root", "setpriv", *bounding)
-    assert left == "False False"
-    assert kept.startswith("9 heard 0 0")
+    granted = "-all,+dac_read_search"
+    allowed, _, capabilities, *_ = _give_up("root", "setpriv", f"--bounding-set={granted}", f"--inh-caps={granted}")
+    assert allowed == "True"
     assert int(capabilities) & 4  # CAP_DAC_READ_SEARCH

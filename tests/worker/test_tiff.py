@@ -15,7 +15,7 @@ import tifffile
 
 from agent.config import ChecksSection
 from agent.errors import AgentError, Blame, Reason, Reject, Retry
-from agent.files import read_regular_file
+from agent.regular_files import read_regular_file
 from agent.worker.checks import check_strip
 from agent.worker.tiff import read_strip
 from tests.helpers.bad_strips import BAD_STRIPS, READABLE_BY_ROOT, craft_tiff
@@ -106,6 +106,50 @@ def test_a_thumbnail_beside_the_strip_is_left_out() -> None:
     np.testing.assert_array_equal(read_strip(file.getvalue(), **SMALL), pixels)
 
 
+def _with_values(data: bytes, page: int, tag: int, values: dict[int, int]) -> bytes:
+    """Replace some values of a page's tag (those that lie outside of the directory) by others."""
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        found = file.pages[page].aspage().tags[tag]
+        stored = np.frombuffer(data, f"<u{found.valuebytecount // found.count}", found.count, found.valueoffset).copy()
+    for index, value in values.items():
+        stored[index] = value
+    return data[: found.valueoffset] + stored.tobytes() + data[found.valueoffset + found.valuebytecount :]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("layout", ["planar", "interleaved", "pages"])
+def test_no_bytes_are_two_parts_of_the_image(layout: Layout, compression: str | None) -> None:
+    """One place of the board would be shown where another should be: a strip that nobody has photographed."""
+    data = encode(_small("uint8"), layout=layout, compression=compression, rowsperstrip=12)
+    last = 3 if layout == "pages" else 0
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        first = file.pages[0].dataoffsets[0]
+        before_last = file.pages[last].dataoffsets[-2]
+    for another in (first, before_last, before_last + 7, 2):
+        refusal = _refusal(_with_values(data, last, 273, {-1: another}))
+        assert refusal is not None
+        assert refusal.reason is Reason.DAMAGED_TIFF
+
+
+def test_sizes_of_strips_that_are_stated_too_large_are_no_overlap() -> None:
+    """Where nothing is compressed the other tags say what is needed."""
+    pixels = _small("uint8")
+    data = encode(pixels, rowsperstrip=12)
+    np.testing.assert_array_equal(read_strip(_with_values(data, 0, 279, {3: 400, 7: 390}), **SMALL), pixels)
+
+
+@pytest.mark.parametrize("other", ["16 bits", "colours", "transparency"])
+def test_a_png_that_holds_other_pixels_than_the_tags_say_is_refused(other: str) -> None:
+    """The decoder goes by the PNG, and what it gives would be cut and scaled until it fits."""
+    data = encode(_small("uint8", 3), compression="png", rowsperstrip=48)
+    start = data.index(b"IHDR")
+    header = {"16 bits": b"\x10\x00", "colours": b"\x08\x02", "transparency": b"\x08\x04"}[other]
+    assert _refusal(data) is None
+    refusal = _refusal(data[: start + 12] + header + data[start + 14 :])
+    assert refusal is not None
+    assert "where the tags say 8 and 0" in refusal.detail
+
+
 def test_special_values_survive(tmp_path: Path) -> None:
     """NaN and infinity are read as they are; judging them is not the reader's business."""
     pixels = _small("float32")
@@ -192,7 +236,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
     """After a good strip, no bomb raises the process's memory by more than a few strips."""
-    write_strip(tmp_path / "good.tif")
+    write_strip(tmp_path / "good.tif", height=976, width=176)
     for number, name in enumerate(BOMBS):
         BAD_STRIPS[name][0](tmp_path / f"bomb{number}.tif")
     files = [str(tmp_path / "good.tif"), *(str(path) for path in sorted(tmp_path.glob("bomb*")))]

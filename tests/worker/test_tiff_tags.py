@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.errors import Reason, Reject, Retry
@@ -312,6 +312,7 @@ CHANGES = st.dictionaries(
 )
 
 
+@example(changed={284: (SHORT, (1, 1))}, dtype="uint8", planar=False, channels=3)
 @given(CHANGES, st.sampled_from(["uint8", "uint16", "float32"]), st.booleans(), st.sampled_from([3, 4]))
 def test_whatever_the_tags_say_the_pixels_are_right_or_refused(
     changed: Tags, dtype: str, planar: bool, channels: int

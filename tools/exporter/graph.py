@@ -108,12 +108,17 @@ class Graph:
         self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
     ) -> onnx.GraphProto:
         """Close the graph; what no node reads any more is left out."""
-        read = {name for node in self.nodes for name in node.input}
+        read = _read(self.nodes)
         kept = {name: array for name, array in self.weights.items() if name in read}
         if self.outer is None:
             self.initializers |= {name: numpy_helper.from_array(array, name) for name, array in kept.items()}
         else:
-            large = {name: self.outer.constant(array) for name, array in kept.items() if array.size >= LARGE_WEIGHT}
+            in_branches = read - {name for node in self.nodes for name in node.input}
+            large = {
+                name: self.outer.constant(array)
+                for name, array in kept.items()
+                if array.size >= LARGE_WEIGHT and name not in in_branches
+            }
             for node in self.nodes:
                 node.input[:] = [large.get(name, name) for name in node.input]
             self.nodes[:0] = [self._reshape(name, array) for name, array in kept.items() if name not in large]

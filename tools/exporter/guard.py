@@ -10,8 +10,10 @@ import numpy as np
 
 from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME, check_model
 from agent.errors import Reject
-from tools.exporter.errors import ExportError
-from tools.exporter.session import BATCHES, describe, open_session
+from agent.worker.model import describe
+from tools.exporter.errors import ExportError, told_apart
+from tools.exporter.matching import match_regions
+from tools.exporter.session import BATCHES, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 REGION_PX = 20
 SMALLEST_IOU = 0.8
+SUSPECT_SHARE = 0.5  # of what is allowed: beyond it a strip is looked at in double precision, too
+SMALLEST = 1e-12  # a limit of 0 can be asked for
 FAINT_FACTOR = 2.5  # a score of a faint defect may change by so much more: there the logistic function is steepest
 # Mean change of the heatmap of shapes that no calibration has seen: measured 0.01 after a good one, 0.05 to 0.1 after
 # one on a strip of constant grey.
@@ -70,18 +74,33 @@ class Comparison:
             return f"its verdict flips (score {self.score_torch:.3f} in torch, {self.score_onnx:.3f} in the file)"
         allowed = limits.score_change * (FAINT_FACTOR if self.faint else 1)
         if not self.score_change <= allowed:
-            return f"its score changes by {self.score_change:.2g}, allowed is {allowed:g}"
+            return "its score changes by {}, allowed is {}".format(*told_apart(self.score_change, allowed))
         if not self.heat_change <= limits.heat_change:
-            return f"a pixel of its heatmap changes by {self.heat_change:.2g}, allowed is {limits.heat_change:g}"
+            shown = told_apart(self.heat_change, limits.heat_change)
+            return "a pixel of its heatmap changes by {}, allowed is {}".format(*shown)
         if self.worst_iou < SMALLEST_IOU:
-            return f"a defect region is found again with an IoU of {self.worst_iou:.2f} only, {SMALLEST_IOU} is needed"
+            shown = told_apart(self.worst_iou, SMALLEST_IOU)
+            return "a defect region is found again with an IoU of {} only, {} is needed".format(*shown)
         if not self.overlap >= limits.overlap:
-            return f"a defect region has an overlap of {self.overlap:.3f} with itself, {limits.overlap:g} is needed"
+            shown = told_apart(self.overlap, limits.overlap)
+            return "a defect region has an overlap of {} with itself, {} is needed".format(*shown)
         return ""
+
+    def is_suspect(self, limits: Limits, threshold: float) -> bool:
+        """Tell whether the same file might be beyond the limits in another processor's arithmetic."""
+        half = Limits(
+            limits.score_change * SUSPECT_SHARE,
+            limits.heat_change * SUSPECT_SHARE,
+            limits.rim_px,
+            1 - (1 - limits.overlap) * SUSPECT_SHARE,
+        )
+        at_threshold = abs(self.score_onnx - threshold) <= limits.score_change
+        return bool(self.problem(half)) or at_threshold or self.worst_iou < 1 - (1 - SMALLEST_IOU) * SUSPECT_SHARE
 
     def badness(self, limits: Limits) -> tuple[bool, bool, float]:
         """Order comparisons: flips first, then problems, then the share of the limits that is used up."""
-        used = max(self.score_change / limits.score_change, self.heat_change / limits.heat_change)
+        score_limit, heat_limit = max(limits.score_change, SMALLEST), max(limits.heat_change, SMALLEST)
+        used = max(self.score_change / score_limit, self.heat_change / heat_limit)
         return self.flipped, bool(self.problem(limits)), used
 
 
@@ -90,12 +109,26 @@ def compare(
 ) -> Comparison:
     """Compare two heatmaps, (H, W) in 0..1; `threshold` is that of scores and of pixels, `rim_px` that of `Limits`."""
     score_torch, score_onnx = float(expected.max()), float(found.max())
-    count, worst = _regions_found_again(expected >= threshold, found >= threshold)
+    matches = match_regions(expected >= threshold, found >= threshold, REGION_PX)
+    count, worst = len(matches), min((match.iou for match in matches), default=1.0)
     flipped = (score_torch >= threshold) != (score_onnx >= threshold)
     mean = float(np.abs(found - expected).mean())
     change = float(change_beyond_rims(expected, found, rim_px).max())
     overlap = _least_overlap(expected, found, threshold)
     return Comparison(name, score_torch, score_onnx, change, mean, count, worst, overlap, flipped, faint)
+
+
+def pixels_to_look_at(expected: Array, found: Array, threshold: float, limits: Limits) -> Array:
+    """(H, W) bool: the pixels that can bring a strip beyond `limits` in another processor's arithmetic.
+
+    Those that change by more than a share of what is allowed, those that the score may come from, and the regions.
+    """
+    changed = change_beyond_rims(expected, found, limits.rim_px) > limits.heat_change * SUSPECT_SHARE
+    near = limits.score_change * FAINT_FACTOR
+    hottest = (expected >= expected.max() - near) | (found >= found.max() - near)
+    regions = (expected >= threshold) | (found >= threshold)
+    found_near: Array = cv2.dilate((changed | hottest | regions).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return found_near.astype(bool)
 
 
 def change_beyond_rims(expected: Array, found: Array, rim_px: int) -> Array:
@@ -124,22 +157,6 @@ def _least_overlap(expected: Array, found: Array, threshold: float) -> float:
         common = np.minimum(expected[near], found[near]).sum() / np.maximum(expected[near], found[near]).sum()
         least = min(least, float(common))
     return least
-
-
-def _regions_found_again(expected: Array, found: Array) -> tuple[int, float]:
-    """Count the regions of REGION_PX or more, and the worst IoU of one with what overlaps it in `found`."""
-    count, labels, facts, _ = cv2.connectedComponentsWithStats(expected.astype(np.uint8), connectivity=8)
-    _, found_labels = cv2.connectedComponents(found.astype(np.uint8), connectivity=8)
-    worst, regions = 1.0, 0
-    for label in range(1, count):
-        if facts[label, cv2.CC_STAT_AREA] < REGION_PX:
-            continue
-        regions += 1
-        region = labels == label
-        overlapping = np.isin(found_labels, np.setdiff1d(found_labels[region], [0]))
-        union = int((region | overlapping).sum())
-        worst = min(worst, int((region & overlapping).sum()) / union)
-    return regions, worst
 
 
 def judge(comparisons: Sequence[Comparison], limits: Limits) -> tuple[Comparison, str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # stubs are a package of their own
 
-from agent.contract.model import PREFIX, check_model
-from agent.errors import Reject
+from agent.contract.file_kind import tell_what_it_is
+from agent.contract.model import INPUT_SCALES, PREFIX
+from agent.errors import Reject, Retry
+from agent.worker.model import load_model
+from agent.worker.sight import Sight
+from agent.worker.trial import allowed_difference, prove, try_to_look
 from tools.exporter.errors import ExportError
-from tools.exporter.session import describe, open_session, prove_golden, run_strip
-from tools.exporter.strips import feed, made_up_strips
+from tools.exporter.expected import tell_expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,17 +23,17 @@ if TYPE_CHECKING:
 LONGEST_VALUE = 200
 RUNTIME_MIB = 50  # the interpreter and onnxruntime before any model is loaded, measured
 COPIES = 2.2  # of the weights while onnxruntime loads and lays them out anew, measured on both precisions
-FLAT = 0.05  # a heatmap that moves less than this over strips that differ a lot says nothing
 
 
 def inspect_model(content: bytes) -> Iterator[str]:
-    """Yield lines about a model: size, opset, nodes, ports, metadata, contract, golden strip, input scale, memory."""
+    """Yield lines about a model: size, opset, nodes, ports, metadata, memory, and what a box's trial says of it."""
+    wrong = tell_what_it_is(content)
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
-        raise ExportError("This is not an ONNX file (it cannot be parsed): give one that an exporter wrote.") from error
+        raise ExportError(f"This is not an ONNX file: {wrong or 'it cannot be parsed'}.") from error
     if not model.graph.node:
-        raise ExportError("This is not an ONNX file (it has no nodes): give one that an exporter wrote.")
+        raise ExportError(f"This is not an ONNX file: {wrong or 'it has no nodes'}.")
     opsets = ", ".join(f"{opset.domain or 'default'} {opset.version}" for opset in model.opset_import)
     maker = model.producer_name or "nobody who says so"
     yield f"size      {len(content) / 1e6:.1f} MB, opset {opsets}, file version {model.ir_version}, by {maker}"
@@ -45,34 +47,49 @@ def inspect_model(content: bytes) -> Iterator[str]:
     for key, value in sorted(metadata.items()):
         shown = value if len(value) <= LONGEST_VALUE else f"{value[:60]}... ({len(value)} characters)"
         yield f"metadata  {key.removeprefix(PREFIX)} = {shown}"
-    yield from _run(content)
-
-
-def _run(content: bytes) -> Iterator[str]:
-    session = open_session(content)
-    description = describe(session)
-    for port in (*description.inputs, *description.outputs):
-        yield f"port      {port.name} {port.dtype} {list(port.shape)}"
+    for port in (*model.graph.input, *model.graph.output):
+        yield f"port      {port.name} {_shape(port)}"
     try:
-        facts = check_model(description)
-        yield f"contract  met{'' if facts.labelled else ', but without metadata'}"
-        difference = prove_golden(session, facts)
+        yield from _try(content)
+    except Retry as later:
+        raise ExportError(f"It cannot be tried here ({later.detail}): free some memory.") from later
+
+
+def _try(content: bytes) -> Iterator[str]:
+    """Load and try it as a box does."""
+    try:
+        model = load_model(content, threads=None, unlabelled_input_scale="auto")
+        yield f"contract  met{'' if model.facts.labelled else ', but without metadata'}"
     except Reject as refused:
         yield f"contract  NOT met ({refused.reason}): {refused.detail}"
         return
-    if difference is None:
+    for scale in INPUT_SCALES:
+        sight = try_to_look(model, scale)
+        if isinstance(sight, Sight):
+            found = f"{sight.describe()}: {'tells them apart' if sight.sees else 'no threshold tells them apart'}"
+        else:
+            found = f"breaks the contract ({sight.reason}): {sight.detail}"
+        yield f"scale     {scale}: {found}"
+    if model.facts.labelled:
+        yield f"scale     the metadata says {model.facts.input_scale}"
+    try:
+        model, proof = prove(model)
+    except Reject as refused:
+        yield f"trial     a box REFUSES it ({refused.reason}): {refused.detail}"
+        return
+    if proof.golden_difference is None:
         yield "golden    none: a box cannot prove this file"
     else:
-        verdict = "reproduced" if difference <= (facts.golden_tolerance or 0) else "NOT reproduced"
-        yield f"golden    {verdict} here: off by {difference:.1e}, allowed is {facts.golden_tolerance:g}"
-    strips = made_up_strips((facts.height, facts.width))[:2]
-    for scale in ("unit", "gray8"):
-        heat = np.stack([run_strip(session, feed(strip, scale)) for strip in strips])
-        spread = float(heat.max() - heat.min())
-        says = "flat: probably not this scale" if spread < FLAT else "reacts"
-        yield f"scale     {scale}: heatmap from {heat.min():.3f} to {heat.max():.3f}, {says}"
-    if facts.labelled:
-        yield f"scale     the metadata says {facts.input_scale}"
+        allowed = allowed_difference(model.facts)
+        yield f"golden    reproduced here: off by {proof.golden_difference:.1e}, allowed is {allowed:g}"
+    yield f"trial     a box takes it, and feeds it {model.facts.input_scale}; a strip takes {proof.run_ms:.0f} ms here"
+    yield f"expected  {tell_expected(content, (model.facts.height, model.facts.width))}"
+
+
+def _shape(port: onnx.ValueInfoProto) -> str:
+    tensor = port.type.tensor_type
+    sides = ", ".join(dim.dim_param or str(dim.dim_value or "?") for dim in tensor.shape.dim)
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({sides})"
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -28,15 +28,20 @@ from agent.contract.manifest import (
     parse_manifest_file,
     verify_signature,
 )
-from agent.contract.model import ModelFacts, check_model
-from agent.errors import Reject
+from agent.errors import Reason, Reject, Retry
+from agent.worker.model import load_model
+from agent.worker.trial import allowed_difference, prove
 from tools.exporter.errors import ExportError
 from tools.exporter.files import write_file
-from tools.exporter.session import describe, open_session, prove_golden
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from agent.contract.model import ModelFacts
+
+
+ADOPTABLE = (Reason.MODEL_NAMES, Reason.MODEL_AXES, Reason.MODEL_DTYPES, Reason.MODEL_SHAPES)
 
 
 def make_keys(name: Path) -> str:
@@ -47,26 +52,36 @@ def make_keys(name: Path) -> str:
             raise ExportError(f"{path} exists already: choose another name, keys are never overwritten.")
     key = Ed25519PrivateKey.generate()
     try:
-        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        for path, mode, content in (
+            (secret, 0o600, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
+            (public, 0o666, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)),
+        ):  # new files: no link that lies there is written through
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
     except OSError as error:
         raise ExportError(f"Cannot write {error.filename} ({error.strerror}): choose another folder.") from error
     return make_key_id(key.public_key().public_bytes_raw())
 
 
-def sign_model(model: Path, key_path: Path, *, slot: str, rollback: bool) -> SignedManifest:
-    """Write the signed manifest beside `model`; id, version and time come from the model's metadata."""
-    key = read_secret_key(key_path)
+def sign_model(
+    model: Path, key_path: Path | None, *, slot: str, rollback: bool, shadow: bool = False
+) -> SignedManifest:
+    """Write the manifest beside `model`; id, version and time come from the model's metadata.
+
+    Without a key it is not signed, which boxes take where they require no signatures.
+    """
+    key = read_secret_key(key_path) if key_path else None
     content = read_model(model)
     facts = read_facts(content)
     if not facts.labelled:
         raise ExportError(f"{model.name} has no metadata to sign (it was made elsewhere): export it with this tool.")
     digest = hashlib.sha256(content).hexdigest()
-    manifest = Manifest(digest, len(content), facts.model_id, facts.version, slot, facts.created, rollback)
+    manifest = Manifest(digest, len(content), facts.model_id, facts.version, slot, facts.created, rollback, shadow)
     text = format_manifest(manifest)
-    signature, key_id = key.sign(text.encode()), make_key_id(key.public_key().public_bytes_raw())
+    signature, key_id = b"", ""
+    if key is not None:
+        signature, key_id = key.sign(text.encode()), make_key_id(key.public_key().public_bytes_raw())
     written = format_manifest_file(text, signature, key_id)
     try:
         signed = parse_manifest_file(written)
@@ -76,40 +91,37 @@ def sign_model(model: Path, key_path: Path, *, slot: str, rollback: bool) -> Sig
     return signed
 
 
-def verify_model(model: Path, public_keys: Sequence[Path]) -> list[str]:
-    """Check digest, signature, contract and golden strip; returns what was found, ExportError at the first fault.
+def verify_model(model_path: Path, public_keys: Sequence[Path]) -> list[str]:
+    """Check digest and signature, then load and try the model as a box does; returns what was found.
 
-    Without public keys the signature is not looked at; with them it must be there and fit one of them.
+    Raises ExportError at the first fault, with the reason that the box would give. Without public keys the signature is
+    not looked at; with them it must be there and fit one of them.
     """
-    content = read_model(model)
+    content = read_model(model_path)
     found = []
-    signed = read_manifest(model)
+    signed = read_manifest(model_path)
     try:
         if signed:
             check_manifest_fits(signed.manifest, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
             found.append(f"manifest fits: version {signed.manifest.version} for slot {signed.manifest.slot}")
         if public_keys:
             if signed is None:
-                raise ExportError(f"{model.name} has no manifest beside it: sign it with push --sign KEY.")
+                raise ExportError(f"{model_path.name} has no manifest beside it: sign it with push --sign KEY.")
             verify_signature(signed, dict(_read_public_key(path) for path in public_keys))
             found.append(f"signature fits key {signed.key_id}")
-        session = open_session(content)
-        facts = check_model(describe(session))
-        found.append(f"contract met: {facts.height} x {facts.width}, input scale {facts.input_scale}")
-        difference = prove_golden(session, facts)
+        model, proof = prove(load_model(content, threads=None, unlabelled_input_scale="auto"))
     except Reject as refused:
-        raise ExportError(
-            f"{model.name} is refused ({refused.reason}): {refused.detail}; export or sign it again."
-        ) from refused
-    if difference is None:
+        raise ExportError(f"{model_path.name} is refused ({refused.reason}): {refused.detail}.") from refused
+    except Retry as later:
+        raise ExportError(f"{model_path.name} cannot be tried here ({later.detail}): free some memory.") from later
+    facts = model.facts
+    found.append(f"contract met: {facts.height} x {facts.width}, input scale {facts.input_scale}")
+    if proof.golden_difference is None:
         found.append("no golden strip")
-    elif difference > (facts.golden_tolerance or 0):
-        raise ExportError(
-            f"{model.name} does not reproduce its golden strip here (off by {difference:.2g}, allowed is "
-            f"{facts.golden_tolerance:g}): this processor computes differently, export it on one like the box's."
-        )
     else:
-        found.append(f"golden strip reproduced within {difference:.1e} (allowed {facts.golden_tolerance:g})")
+        allowed = allowed_difference(facts)
+        found.append(f"golden strip reproduced within {proof.golden_difference:.1e} (allowed {allowed:g})")
+    found.append(f"it tells a defect from none: its heatmap has {proof.sight.describe()}")
     return found
 
 
@@ -124,11 +136,12 @@ def read_model(path: Path) -> bytes:
 
 
 def read_facts(content: bytes) -> ModelFacts:
-    """Check the contract and give the facts; ExportError when it is broken."""
+    """Load the model, check the contract and give the facts; ExportError, with the box's reason, when it is broken."""
     try:
-        return check_model(describe(open_session(content)))
+        return load_model(content, threads=None, unlabelled_input_scale="auto").facts
     except Reject as refused:
-        raise ExportError(f"The model breaks the contract ({refused.detail}): export it again.") from refused
+        hint = "; `tools/export.py adopt` may make a model of it" if refused.reason in ADOPTABLE else ""
+        raise ExportError(f"No box would take this file ({refused.reason}): {refused.detail}{hint}.") from refused
 
 
 def manifest_path(model: Path) -> Path:

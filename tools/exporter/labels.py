@@ -16,7 +16,6 @@ from tools.exporter.errors import ExportError
 
 if TYPE_CHECKING:
     from tools.exporter.calibration import Calibration
-    from tools.exporter.guard import Comparison
     from tools.exporter.layout import Layout
     from tools.exporter.source import Source
 
@@ -27,22 +26,15 @@ def describe_in_metadata(
     window: str,
     source: Source,
     calibration: Calibration | None,
-    comparisons: list[Comparison],
 ) -> dict[str, str]:
-    """Write the facts as metadata, with what was measured and how it was quantised; ExportError when one is wrong."""
-    measured = {
-        "strips": len(comparisons),
-        "largest_score_change": _rounded(max(one.score_change for one in comparisons)),
-        "largest_heat_change": _rounded(max(one.heat_change for one in comparisons)),
-        "regions": sum(one.regions for one in comparisons),
-        "worst_iou": _rounded(min(one.worst_iou for one in comparisons)),
-        "least_overlap": _rounded(min(one.overlap for one in comparisons)),
-    }
+    """Write the facts as metadata, with how it was quantised; ExportError when one is wrong.
+
+    What this processor measured stays out: the bytes are the same wherever the file is made.
+    """
     more = {
         "network": source.name,
         "layout": layout.describe(),
         "window": window,
-        "measured": json.dumps(measured),
     }
     if calibration:
         ranked = sorted(calibration.sensitivity.items(), key=lambda item: -item[1])[:8]

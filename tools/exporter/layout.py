@@ -35,6 +35,14 @@ class Layout:
         """(row, column) of every patch in row-major order."""
         return [(row, column) for row in self.rows for column in self.columns]
 
+    @staticmethod
+    def kept(row: Window, column: Window) -> tuple[slice, slice]:
+        """Give the pixels of the strip that are kept from this patch."""
+        return (
+            slice(row.start + row.keep_start, row.start + row.keep_stop),
+            slice(column.start + column.keep_start, column.start + column.keep_stop),
+        )
+
     def describe(self) -> str:
         """Tell a person where the patches are."""
         rows = f"rows {_positions(self.rows)}"

@@ -1,4 +1,6 @@
-"""Push a model to boxes: into a folder, or over SFTP. Temporary name, verified by digest, rename; the manifest last.
+"""Push a model to boxes: into a folder, or over SFTP. Temporary names, verified by digest, rename; the manifest last.
+
+Before its model only a manifest that asks for a shadow: alone, the model would be taken for one that is to be active.
 
 An inbox takes `*.onnx`; the temporary names end in `.part`, so whatever is cut off in the middle is never seen.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,12 +22,16 @@ from tqdm import tqdm
 
 from agent.contract.manifest import check_manifest_fits
 from agent.errors import Reject
+from agent.files import fsync_folder
 from tools.exporter.errors import ExportError
+from tools.exporter.files import new_file, part_name
 from tools.exporter.keys import manifest_path, read_manifest, read_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from io import BufferedRandom
 
+ABANDONED_SECONDS = 3600  # a part this much older than a complete push belongs to nobody
 CHUNK_BYTES = 256 * 1024
 CONNECT_SECONDS = 20
 SILENCE_SECONDS = 15  # a connection without an answer for three times this is given up
@@ -55,13 +63,21 @@ def push_model(model: Path, targets: Sequence[str], options: SshOptions) -> str:
     files = [(model.name, content)]
     if signed:
         files.append((manifest_path(model).name, manifest_path(model).read_bytes()))
-    failures = []
+        if signed.manifest.shadow:
+            files.reverse()
+    failures, done = [], []
     for target in targets:
         try:
             _push_to(target, files, options)
             print(f"{target}: {model.name} is there, digest {digest[:12]}")
+            done.append(target)
         except ExportError as error:
             failures.append(str(error))
+        except KeyboardInterrupt as stop:
+            there = ", ".join(done) or "no target"
+            raise ExportError(
+                f"Stopped: {model.name} is complete at {there}, the others lack it: push again."
+            ) from stop
     if failures:
         raise ExportError(" ".join(failures))
     return digest
@@ -83,26 +99,37 @@ def _push_to(target: str, files: Sequence[tuple[str, bytes]], options: SshOption
     if "://" in target:
         asyncio.run(_push_over_sftp(target, files, options))
     else:
-        for name, content in files:
-            _push_to_folder(Path(target), name, content)
+        _push_to_folder(Path(target), files)
 
 
-def _push_to_folder(folder: Path, name: str, content: bytes) -> None:
-    temporary = folder / f".{name}.part"
+def _push_to_folder(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
+    parts = [(folder / part_name(name), folder / name) for name, _ in files]
     try:
-        with temporary.open("wb") as file, _bar(name, len(content)) as bar:
-            for start in range(0, len(content), CHUNK_BYTES):
-                bar.update(file.write(content[start : start + CHUNK_BYTES]))
-            file.flush()
-            os.fsync(file.fileno())
-        _check_arrived(hashlib.sha256(temporary.read_bytes()).hexdigest(), content, name, str(folder))
-        temporary.replace(folder / name)
+        with ExitStack() as opened:
+            for (temporary, _), (name, content) in zip(parts, files, strict=True):
+                _write(opened.enter_context(new_file(temporary)), name, content, str(folder))
+            for temporary, final in parts:
+                temporary.replace(final)
+        fsync_folder(folder)
+        for _, final in parts:
+            left = [path for path in folder.iterdir() if _is_part(path.name, final.name)]
+            for path in left:
+                if path.lstat().st_mtime < final.stat().st_mtime - ABANDONED_SECONDS:
+                    path.unlink(missing_ok=True)
     except OSError as error:
-        if temporary.exists():
-            temporary.unlink()
         raise ExportError(
             f"Cannot push to {folder} ({error.strerror}): check that it exists, is yours and has room."
         ) from error
+
+
+def _write(file: BufferedRandom, name: str, content: bytes, target: str) -> None:
+    with _bar(name, len(content)) as bar:
+        for start in range(0, len(content), CHUNK_BYTES):
+            bar.update(file.write(content[start : start + CHUNK_BYTES]))
+    file.flush()
+    os.fsync(file.fileno())
+    file.seek(0)
+    _check_arrived(hashlib.file_digest(file, "sha256").hexdigest(), content, name, target)
 
 
 async def _push_over_sftp(target: str, files: Sequence[tuple[str, bytes]], options: SshOptions) -> None:
@@ -125,8 +152,11 @@ async def _push_over_sftp(target: str, files: Sequence[tuple[str, bytes]], optio
             ) as connection,
             connection.start_sftp_client() as sftp,
         ):
-            for name, content in files:
-                await _upload(sftp, PurePosixPath(url.path), name, content, target)
+            parts = [await _upload(sftp, PurePosixPath(url.path), name, content, target) for name, content in files]
+            for temporary, final in parts:
+                await sftp.posix_rename(temporary, final)
+            for (name, _), (_, final) in zip(files, parts, strict=True):
+                await _tidy(sftp, PurePosixPath(url.path), name, final)
     except asyncssh.HostKeyNotVerifiable as error:
         raise ExportError(
             f"The host key of {url.hostname} is not known ({error.reason}): compare its fingerprint, then add it to "
@@ -152,9 +182,12 @@ def _broken(host: str, error: Exception) -> ExportError:
     return ExportError(f"The connection to {host} failed ({reason}): push again, it starts over.")
 
 
-async def _upload(sftp: asyncssh.SFTPClient, folder: PurePosixPath, name: str, content: bytes, target: str) -> None:
-    temporary, final = str(folder / f".{name}.part"), str(folder / name)
-    async with sftp.open(temporary, "wb") as file:  # truncates what a broken push left behind
+async def _upload(
+    sftp: asyncssh.SFTPClient, folder: PurePosixPath, name: str, content: bytes, target: str
+) -> tuple[str, str]:
+    """Upload a file under a temporary name and see that it arrived; return that name and the one it is to have."""
+    temporary, final = str(folder / part_name(name)), str(folder / name)
+    async with sftp.open(temporary, "xb") as file:  # a new file: no link that lies there is written through
         with _bar(name, len(content)) as bar:
             for start in range(0, len(content), CHUNK_BYTES):
                 chunk = content[start : start + CHUNK_BYTES]
@@ -169,7 +202,20 @@ async def _upload(sftp: asyncssh.SFTPClient, folder: PurePosixPath, name: str, c
         while chunk := await file.read(CHUNK_BYTES):
             arrived.update(chunk)  # type: ignore[arg-type]  # bytes, because the file is opened as binary
     _check_arrived(arrived.hexdigest(), content, name, target)
-    await sftp.posix_rename(temporary, final)
+    return temporary, final
+
+
+async def _tidy(sftp: asyncssh.SFTPClient, folder: PurePosixPath, name: str, final: str) -> None:
+    """Remove what pushes of this file left behind when they broke off."""
+    now = (await sftp.lstat(final)).mtime or 0  # by the clock over there
+    async for entry in sftp.scandir(str(folder)):
+        if _is_part(str(entry.filename), name) and (entry.attrs.mtime or now) < now - ABANDONED_SECONDS:
+            await sftp.remove(str(folder / str(entry.filename)))
+
+
+def _is_part(found: str, name: str) -> bool:
+    """Tell what a push of this file left behind when it broke off."""
+    return re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.part", found) is not None
 
 
 def _check_arrived(digest: str, content: bytes, name: str, target: str) -> None:

@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from tools.exporter.side_by_side import has_no_state, side_by_side
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tools.exporter.graph import Array
     from tools.exporter.layout import Layout
 
 
+Seen = dict[bytes, "Array"]  # what a patch gives, (h, w), by its digest
+
+
 @torch.no_grad()
-def reference_heatmap(network: torch.nn.Module, layout: Layout, strip: Array, *, double: bool = False) -> Array:
+def reference_heatmap(
+    network: torch.nn.Module, layout: Layout, strip: Array, *, double: bool = False, seen: Seen | None = None
+) -> Array:
     """(3, H, W) float32 in 0..1 -> (H, W) float32 in 0..1: softmax's channel 1 of each patch, its centre kept.
 
-    `double` computes in float64, to see how far torch's own single precision is off.
+    `double` computes in float64, to see how far torch's own single precision is off. What `seen` holds is not computed
+    again, and what is computed is added: a spot in a strip changes few of its patches.
     """
     if double:
         network = copy.deepcopy(network).double()
     heatmap = np.zeros((layout.height, layout.width), np.float32)
-    pixels = torch.from_numpy(np.ascontiguousarray(strip, np.float64 if double else np.float32))[None]
-    for row, column in layout.windows:
-        bottom, right = row.start + layout.patch_height, column.start + layout.patch_width
-        patch = pixels[:, :, row.start : bottom, column.start : right]
-        defect = torch.softmax(network(patch), 1)[0, 1].numpy()
-        heatmap[
-            row.start + row.keep_start : row.start + row.keep_stop,
-            column.start + column.keep_start : column.start + column.keep_stop,
-        ] = defect[row.keep_start : row.keep_stop, column.keep_start : column.keep_stop]
+    pixels = np.ascontiguousarray(strip, np.float64 if double else np.float32)
+    patches = [
+        pixels[:, row.start : row.start + layout.patch_height, column.start : column.start + layout.patch_width]
+        for row, column in layout.windows
+    ]
+    digests = [hashlib.blake2b(patch.tobytes()).digest() for patch in patches]
+    seen = {} if seen is None else seen
+    new = {digest: patch for digest, patch in zip(digests, patches, strict=True) if digest not in seen}
+    seen.update(zip(new, _heats(network, list(new.values())), strict=True))
+    for (row, column), digest in zip(layout.windows, digests, strict=True):
+        kept = seen[digest][row.keep_start : row.keep_stop, column.keep_start : column.keep_stop]
+        heatmap[layout.kept(row, column)] = kept
     return heatmap
 
 
 def torch_heat(network: torch.nn.Module) -> Callable[[Array], Array]:
     """Give the function patches (N, 3, h, w) float32 in 0..1 -> defect probability (N, h, w)."""
 
-    @torch.no_grad()
     def heat_of(patches: Array) -> Array:
-        pixels = torch.from_numpy(np.ascontiguousarray(patches, np.float32))
-        heat: Array = torch.softmax(network(pixels), 1)[:, 1].numpy()
-        return heat
+        return np.stack(_heats(network, list(np.asarray(patches, np.float32))))
 
     return heat_of
+
+
+@torch.no_grad()
+def _heats(network: torch.nn.Module, patches: Sequence[Array]) -> list[Array]:
+    def heat(patch: Array) -> Array:
+        found: Array = torch.softmax(network(torch.from_numpy(np.ascontiguousarray(patch))[None]), 1)[0, 1].numpy()
+        return found
+
+    return side_by_side(heat, patches) if has_no_state(network) else [heat(patch) for patch in patches]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from agent.page import page, table
 from tools.exporter.errors import ExportError
 from tools.exporter.files import write_file
 from tools.exporter.graph import OLDEST_OPSET
 from tools.exporter.measure import Measured, measure
-from tools.exporter.pictures import encode_png, side_by_side
+from tools.exporter.page import data_url
+from tools.exporter.pictures import side_by_side
 from tools.exporter.plain import export_plain
 from tools.exporter.session import cores
 from tools.exporter.strips import feed
@@ -20,23 +23,25 @@ from tools.exporter.strips import feed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tools.exporter.exporting import Exported, Options
+    from tools.exporter.approval import Exported
     from tools.exporter.layout import Layout
+    from tools.exporter.options import Options
+    from tools.exporter.proving import Proven
     from tools.exporter.source import Source
 
 ROUNDS = 5
+RANKED = 8  # layers whose gain is shown
+LONGEST_SIDE_PX = 640  # of the drawing of the windows
 PICTURES = 6
-STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.25em .7em;text-align:right}"
-    "th{background:#eee}td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin:0 1.5em 1em 0}"
-    "figcaption{font-size:.85em}.bad{background:#fcc}"
-)
 
 
 def write_report(path: Path, exported: Exported, options: Options) -> None:
-    """Measure the file and the other variants here against the plain export and write the page."""
-    write_file(path, make_report(exported, measure_variants(exported, options), opset=options.opset).encode())
+    """Measure the file and the other variants here against the plain export and write the page.
+
+    Where the guard refused the file nothing is measured: the page says what the guard saw.
+    """
+    measured = [] if exported.refusal else measure_variants(exported, options)
+    write_file(path, make_report(exported, measured, opset=options.opset).encode())
 
 
 def measure_variants(exported: Exported, options: Options) -> list[Measured]:
@@ -80,29 +85,18 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
     facts, worst = exported.facts, exported.worst
     parts = [
         f"<h1>{html.escape(facts.model_id)}, version {facts.version}</h1>",
-        (
-            "<p>This model scores strips as the trained network does. Every comparison below is between the network in "
-            "torch, which was trained, and the file, which the line will run. The guard found every difference within "
-            f"its limits; the largest is on <b>{html.escape(worst.name)}</b>: its score is {worst.score_torch:.4f} "
-            f"in torch and {worst.score_onnx:.4f} in the file.</p>"
-        ),
+        _summary(exported),
         "<h2>What was exported</h2>",
-        _table(("", ""), _facts(exported, opset)),
+        table(("", ""), _facts(exported, opset)),
+        *_calibration(exported),
         "<h2>Where the patches lie</h2>",
-        "<p>Each rectangle is what the heatmap takes from one patch.</p>" + _layout_drawing(exported.layout),
-        "<h2>Speed and memory, measured on this machine</h2>",
         (
-            "<p>Only this file has passed the guard. The others are what the same network could be: <i>exact</i> "
-            "computes each patch as the training did, <i>whole</i> runs once over the strip and is another function "
-            "near the patches' borders, <i>int8</i> needs calibration strips.</p>"
+            "<p>Each rectangle is what the heatmap takes from one patch. Below them lies the target of "
+            f"{html.escape(worst.name)}, which is nearest to the guard's limits or beyond them; the ring is around the "
+            "pixel of its heatmap that differs most.</p>"
         ),
-        _table(
-            ("variant", "seconds per strip", "against plain", "peak memory MiB", "file MB"),
-            [
-                (one.name, f"{one.seconds:.3f}", f"{one.ratio:.2f}", f"{one.peak_mib:.0f}", f"{one.file_mb:.1f}")
-                for one in measured
-            ],
-        ),
+        _layout_drawing(exported.layout, exported.proven[exported.comparisons.index(worst)]),
+        *_speed(measured),
         "<h2>Scores: torch against the file</h2>" + _scatter(exported),
         "<h2>The guard</h2>",
         (
@@ -114,19 +108,71 @@ def make_report(exported: Exported, measured: list[Measured], *, opset: int) -> 
         _guard_table(exported),
         (
             "<h2>Heatmaps</h2><p>From left: target, heatmap in torch, heatmap in the file, difference (stretched "
-            "so that its largest value, given below, is brightest).</p>"
+            "so that its largest value, given below, is brightest). The ring is around the pixel that differs most.</p>"
         ),
         *_pictures(exported),
     ]
-    page = "\n".join(parts)
-    title = html.escape(facts.model_id)
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en">{head}{page}</html>\n'
+    return page(facts.model_id, parts)
+
+
+def _summary(exported: Exported) -> str:
+    """Say how it ended: there is a file, or why not."""
+    worst = exported.worst
+    scores = f"its score is {worst.score_torch:.4f} in torch and {worst.score_onnx:.4f} in the file"
+    compared = "Every comparison below is between the network in torch, which was trained, and the file"
+    if exported.refusal:
+        return (
+            f'<p class="bad"><b>There is no file: it was refused.</b> {html.escape(exported.refusal)}</p><p>{compared} '
+            f"that was refused; the worst is on <b>{html.escape(worst.name)}</b>: {scores}.</p>"
+        )
+    return (
+        f"<p>This model scores strips as the trained network does. {compared}, which the line will run. The guard "
+        f"found every difference within its limits; the largest is on <b>{html.escape(worst.name)}</b>: {scores}.</p>"
+    )
+
+
+def _calibration(exported: Exported) -> list[str]:
+    """Tell how it was quantised: strips, ranges, the plan, and what each layer would gain in float."""
+    found = exported.calibration
+    if found is None:
+        return []
+    strips = [proven.strip.name for proven in exported.proven]
+    kept = sorted(found.plan.float_layers)
+    rows = [
+        ("strips", f"{len(strips)}: {', '.join(strips)}"),
+        ("ranges", f"of {len(found.plan.ranges)} tensors, by {found.method}"),
+        ("layers left in float", ", ".join(kept) or "none"),
+    ]
+    ranked = sorted(found.sensitivity.items(), key=lambda item: -item[1])[:RANKED]
+    parts = ["<h2>How it was quantised</h2>", table(("", ""), rows)]
+    if ranked:
+        gains = [(name, f"{gain:.2g}", "yes" if name in kept else "no") for name, gain in ranked]
+        parts.append("<p>What was gained last, of the error on the hardest patches, by leaving one layer in float:</p>")
+        parts.append(table(("layer", "error that goes", "left in float"), gains))
+    return parts
+
+
+def _speed(measured: list[Measured]) -> list[str]:
+    if not measured:
+        return []
+    rows = [
+        (one.name, f"{one.seconds:.3f}", f"{one.ratio:.2f}", f"{one.peak_mib:.0f}", f"{one.file_mb:.1f}")
+        for one in measured
+    ]
+    return [
+        "<h2>Speed and memory, measured on this machine</h2>",
+        (
+            "<p>Only this file has passed the guard. The others are what the same network could be: <i>exact</i> "
+            "computes each patch as the training did, <i>whole</i> runs once over the strip and is another function "
+            "near the patches' borders, <i>int8</i> needs calibration strips.</p>"
+        ),
+        table(("variant", "seconds per strip", "against plain", "peak memory MiB", "file MB"), rows),
+    ]
 
 
 def _facts(exported: Exported, opset: int) -> list[tuple[str, str]]:
     facts = exported.facts
-    rows = [
+    return [
         ("checkpoint (sha256)", facts.checkpoint_sha256),
         ("network", exported.source.name),
         ("created", facts.created),
@@ -136,16 +182,6 @@ def _facts(exported: Exported, opset: int) -> list[tuple[str, str]]:
         ("opset", f"{opset} ({OLDEST_OPSET} is the oldest possible)"),
         ("suggested threshold", "none" if facts.threshold is None else f"{facts.threshold:g}"),
     ]
-    if exported.calibration:
-        rows.append(("calibration", exported.calibration.method))
-        rows.append(("layers left in float", ", ".join(sorted(exported.calibration.plan.float_layers)) or "none"))
-    return rows
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "".join(lines) + "</table>"
 
 
 def _guard_table(exported: Exported) -> str:
@@ -162,18 +198,25 @@ def _guard_table(exported: Exported) -> str:
         )
         for one in exported.comparisons
     ]
-    return _table(head, rows)
+    bad = [number for number, one in enumerate(exported.comparisons) if one.problem(exported.limits)]
+    return table(head, rows, bad)
 
 
-def _layout_drawing(layout: Layout) -> str:
-    scale = 400 / max(layout.height, layout.width)
+def _layout_drawing(layout: Layout, worst: Proven) -> str:
+    """Draw the windows over a strip's target, and a ring around the pixel of its heatmap that differs most."""
+    scale = LONGEST_SIDE_PX / max(layout.height, layout.width)
     boxes = []
     for row, column in layout.windows:
         x, y = (column.start + column.keep_start) * scale, (row.start + row.keep_start) * scale
         width, height = (column.keep_stop - column.keep_start) * scale, (row.keep_stop - row.keep_start) * scale
         boxes.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>')
-    size = f'width="{layout.width * scale + 2:.0f}" height="{layout.height * scale + 2:.0f}"'
-    drawing = f'<svg {size} fill="#e8eef8" stroke="#36c">{"".join(boxes)}</svg>'
+    width, height = layout.width * scale, layout.height * scale
+    target = data_url(np.clip(worst.strip.pixels[0], 0, 255).astype(np.uint8))
+    row_px, column_px = np.unravel_index(int(np.abs(worst.found - worst.expected).argmax()), worst.found.shape)
+    ring = f'<circle cx="{column_px * scale:.1f}" cy="{row_px * scale:.1f}" r="7" stroke="#e22" stroke-width="2"/>'
+    image = f'<image href="{target}" width="{width:.1f}" height="{height:.1f}"/>'
+    size = f'width="{width + 2:.0f}" height="{height + 2:.0f}"'
+    drawing = f'<svg {size} fill="none" stroke="#6af">{image}{"".join(boxes)}{ring}</svg>'
     return f"{drawing}<p>{html.escape(layout.describe())}</p>"
 
 
@@ -184,15 +227,17 @@ def _scatter(exported: Exported) -> str:
         for one in exported.comparisons
     ]
     axes = '<path d="M20 20V320H320M20 320L320 20" fill="none" stroke="#999"/>'
-    words = '<text x="120" y="338" font-size="13">score in torch, 0 to 1</text>'
+    words = (
+        '<text x="120" y="338" font-size="13">score in torch, 0 to 1</text>'
+        '<text transform="translate(12 220) rotate(-90)" font-size="13">score in the file</text>'
+    )
     return f'<svg width="340" height="345"><g fill="#c33" fill-opacity=".6">{axes}{"".join(dots)}</g>{words}</svg>'
 
 
 def _pictures(exported: Exported) -> Iterable[str]:
     pairs = list(zip(exported.proven, exported.comparisons, strict=True))
-    for proven, comparison in sorted(pairs, key=lambda pair: -pair[1].heat_change)[:PICTURES]:
-        encoded = base64.b64encode(
-            encode_png(side_by_side(proven.strip.pixels, proven.expected, proven.found))
-        ).decode()
-        caption = f"{html.escape(proven.strip.name)}<br>largest difference {comparison.heat_change:.1e}"
-        yield f'<figure><img src="data:image/png;base64,{encoded}" alt=""><figcaption>{caption}</figcaption></figure>'
+    for proven, _ in sorted(pairs, key=lambda pair: -pair[1].heat_change)[:PICTURES]:
+        picture = data_url(side_by_side(proven.strip.pixels, proven.expected, proven.found))
+        largest = float(np.abs(proven.found - proven.expected).max())
+        caption = f"{html.escape(proven.strip.name)}<br>largest difference {largest:.1e}"
+        yield f'<figure><img src="{picture}" alt=""><figcaption>{caption}</figcaption></figure>'

@@ -1,4 +1,4 @@
-"""Strips for calibrating and proving: read from TIFF files, or made up when there are none.
+"""Strips for calibrating and proving: read from TIFF files as the box reads them, or made up when there are none.
 
 A strip here is (3, H, W) float32 grey levels 0..255: target, reference 1, reference 2.
 """
@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tifffile
 
+from agent.config import ChecksSection
 from agent.contract.model import CHANNELS
-from tools.exporter.errors import ExportError
+from agent.errors import Reason, Reject, Retry
+from agent.records import show_name
+from agent.worker import tiff
+from agent.worker.checks import check_strip, to_model_input
+from tools.exporter.errors import ExportError, short
+from tools.exporter.progress import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,43 +34,74 @@ class NamedStrip:
 
     name: str
     pixels: Array
+    stretched: bool = False  # it left the grey levels
 
 
 def read_strip(path: Path, image_size: tuple[int, int]) -> NamedStrip:
-    """Read a TIFF of 3 or 4 channels, channels first or last; ExportError when it is not such a strip.
+    """Read a TIFF as the box does, with its reader and its checks; ExportError says why a box would not judge it.
 
     Levels outside 0..255 are stretched to 0..255 over the three channels jointly, as the box does by default.
     """
     try:
-        pixels = tifffile.imread(path)
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise ExportError(
-            f"Cannot read the strip {path.name} ({error}): give TIFF files as the camera writes them."
-        ) from error
-    channel_counts = (CHANNELS, CHANNELS + 1)
-    if pixels.ndim == CHANNELS and pixels.shape[2] in channel_counts and pixels.shape[:2] == image_size:
-        pixels = np.moveaxis(pixels, 2, 0)
-    if pixels.ndim != CHANNELS or pixels.shape[0] not in channel_counts or pixels.shape[1:] != image_size:
-        wanted = f"(3 or 4, {image_size[0]}, {image_size[1]})"
-        raise ExportError(f"The strip {path.name} is {pixels.shape}, not {wanted}: give strips of this model's size.")
-    pixels = np.ascontiguousarray(pixels[:CHANNELS], np.float32)
-    if not np.isfinite(pixels).all():
-        raise ExportError(f"The strip {path.name} has values that are not finite: leave it out.")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > WHITE:
-        pixels = (pixels - low) * np.float32(WHITE / max(high - low, 1e-6))
-    return NamedStrip(path.name, pixels)
+        return _read_strip(path, image_size)[0]
+    except (Reject, Retry) as refused:
+        raise _no_strip(path, refused) from refused
 
 
-def read_folder(folder: Path, image_size: tuple[int, int]) -> list[NamedStrip]:
-    """Read all strips of a folder in the order of their names; ExportError when there are none."""
+def read_strip_and_fourth(path: Path, image_size: tuple[int, int]) -> tuple[NamedStrip, Array]:
+    """Read a TIFF of four channels; the fourth is given as it is stored, (height, width). Raises ExportError."""
+    try:
+        strip, fourth = _read_strip(path, image_size)
+    except (Reject, Retry) as refused:
+        raise _no_strip(path, refused) from refused
+    if fourth is None:
+        raise ExportError(f"{show_name(path.name)} has three channels: a mask in the fourth is expected.")
+    return strip, fourth
+
+
+def _no_strip(path: Path, refused: Reject | Retry) -> ExportError:
+    return ExportError(
+        f"{show_name(path.name)} is no strip that a box would judge ({refused.reason}: "
+        f"{short(refused.detail, 200)}): give TIFF files of this model's size as the camera writes them."
+    )
+
+
+def _read_strip(path: Path, image_size: tuple[int, int]) -> tuple[NamedStrip, Array | None]:
+    checks = ChecksSection()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Reject(Reason.UNREADABLE, error.strerror or str(error)) from error
+    pixels = tiff.read_strip(data, height=image_size[0], width=image_size[1])
+    check_strip(pixels, checks)
+    fed, stretched = to_model_input(pixels, checks, "gray8")
+    return NamedStrip(show_name(path.name), fed[0], stretched), pixels[CHANNELS] if len(pixels) > CHANNELS else None
+
+
+def read_folder(folder: Path, image_size: tuple[int, int], fewest: int = 1) -> list[NamedStrip]:
+    """Read all strips of a folder in the order of their names; what is no strip is passed over and named.
+
+    Raises ExportError where less than `fewest` are left.
+    """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PATTERNS)
     except OSError as error:
         raise ExportError(f"Cannot read the folder {folder} ({error.strerror}): give a folder with strips.") from error
-    if not paths:
-        raise ExportError(f"There are no .tif or .tiff files in {folder}: put strips of the line there.")
-    return [read_strip(path, image_size) for path in paths]
+    strips, passed = [], []
+    for path in paths:
+        try:
+            strips.append(_read_strip(path, image_size)[0])
+        except (Reject, Retry) as refused:
+            passed.append(f"{show_name(path.name)} ({refused.reason}: {short(refused.detail, 120)})")
+    for sentence in passed:
+        say(f"passed over, no strip that a box would judge: {sentence}")
+    if len(strips) < fewest:
+        why = f", {len(passed)} files were passed over, the first is {passed[0]}" if passed else ""
+        raise ExportError(
+            f"{folder} holds {len(strips)} strips of {image_size[0]} x {image_size[1]}, {fewest} are needed{why}: put "
+            "strips of the line there."
+        )
+    return strips
 
 
 def made_up_strips(image_size: tuple[int, int]) -> list[NamedStrip]:

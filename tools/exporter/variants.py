@@ -54,6 +54,25 @@ def random_network(width: int, *, second_family: bool, patch: tuple[int, int] = 
     return network
 
 
+@torch.no_grad()
+def multiplications(width: int, *, second_family: bool) -> int:
+    """Count the multiplications of all convolutions for one strip, patch by patch as the plain export does them."""
+    network = random_network(width, second_family=second_family)
+    total = 0
+
+    def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        weight = module.get_parameter("weight")
+        total += output[0].numel() * weight[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.zeros(1, 3, *PATCH))
+    layout = make_layout(SIZE, PATCH)
+    return total * len(layout.rows) * len(layout.columns)
+
+
 def make_variants(folder: Path, width: int, *, second_family: bool) -> dict[str, Path]:
     """Write the plain export and each variant into `folder`."""
     network = random_network(width, second_family=second_family)

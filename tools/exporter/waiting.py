@@ -65,7 +65,7 @@ def following(broker: Broker, base_topics: Sequence[str], slot: str) -> Iterator
 
     client.on_connect = on_connect
     client.on_subscribe = lambda *_: ready.put("")
-    client.on_message = lambda _client, _data, message: decisions.take(topics[message.topic], message)
+    client.on_message = lambda _client, _data, message: decisions.take(topics.get(message.topic), message)
     where = f"{broker.host}:{broker.port}"
     try:
         client.connect(broker.host, broker.port)
@@ -92,8 +92,10 @@ class Decisions:
     events: dict[str, queue.SimpleQueue[dict[str, Any]]]
     refused_before: dict[str, object] = field(default_factory=dict)  # when, by what the retained states said
 
-    def take(self, base_topic: str, message: mqtt.MQTTMessage) -> None:
-        """Take a message; what is neither event nor state is left out."""
+    def take(self, base_topic: str | None, message: mqtt.MQTTMessage) -> None:
+        """Take a message; what is neither event nor state of a box is left out: brokers may send others."""
+        if base_topic is None:
+            return
         try:
             said = json.loads(message.payload)
         except ValueError:
@@ -138,6 +140,9 @@ def _read(event: dict[str, Any], digest: str) -> str:
     what, reason, detail = (str(event.get(key, "")) for key in ("event", "reason", "detail"))
     if what in ("activated", "unchanged", "probation_passed") and event.get("active_sha256") == digest:
         return f"active: {event.get('model_id')} version {event.get('version')}{', ' if detail else ''}{detail}"
+    if what == "shadowed":
+        return f"shadow: {event.get('model_id')} version {event.get('version')}{', ' if detail else ''}{detail}"
     if what == "superseded":
         raise ExportError(f"The box took another model that was pushed with it: {detail}.")
-    raise ExportError(f"The box refused the model ({reason}): {detail}. The model before it goes on scoring.")
+    still = "The model before it goes on scoring" if event.get("active_sha256") else "It has no model to score with"
+    raise ExportError(f"The box refused the model ({reason}): {detail}. {still}.")

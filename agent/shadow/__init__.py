@@ -1,0 +1,5 @@
+"""The shadow: a second model that scores the same strips when nothing waits, and decides nothing.
+
+rules.py    when it may work, what costs it its place      journey.py  its worker, strip by strip
+notes.py    what it says until that is written down    message.py  how it compares, as `state/shadow`
+"""

@@ -1,0 +1,51 @@
+"""The page's words: two languages, the same keys, and a choice that follows the browser."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from agent.web.site import TEMPLATES
+from agent.web.texts import LANGUAGES, Words, catalogue, choose
+
+FIELD = re.compile(r"\{[a-z_]*\}")
+
+
+def test_every_text_is_there_in_every_language() -> None:
+    """Nobody sees a key, or half a page in another language; what is filled in is the same."""
+    for key, texts in catalogue().items():
+        wanted = {"zh-TW"} if key.startswith("alarm.") else set(LANGUAGES)  # the English is in agent/messages/alarms.py
+        assert set(texts) == wanted, key
+        assert all(text.strip() for text in texts.values()), key
+        assert len({tuple(sorted(FIELD.findall(text))) for text in texts.values()}) == 1, key
+
+
+def test_every_text_that_a_template_names_exists() -> None:
+    """A page does not fail in the language that nobody tried."""
+    for path in TEMPLATES.glob("*.html"):
+        for key in re.findall(r"""words\(["']([a-z_.]+)["'][),]""", path.read_text(encoding="utf-8")):
+            assert key in catalogue(), f"{path.name}: {key}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "header", "language"),
+    [
+        ("auto", "zh-TW,zh;q=0.9,en;q=0.8", "zh-TW"),
+        ("auto", "en-GB,zh-TW;q=0.9", "en"),
+        ("auto", "de-DE,de;q=0.9,zh-TW;q=0.5,en;q=0.7", "en"),
+        ("auto", "fr", "en"),
+        ("auto", "", "en"),
+        ("auto", "zh-TW;q=what", "en"),
+        ("en", "zh-TW", "en"),
+        ("zh-TW", "en", "zh-TW"),
+    ],
+)
+def test_the_language_is_the_one_that_was_asked_for(setting: str, header: str, language: str) -> None:
+    """The configuration decides, else the browser; English where neither knows."""
+    assert choose(setting, header) == language
+
+
+def test_a_code_that_has_no_words_yet_is_shown_as_it_is() -> None:
+    """A newer service may send codes that this page has never heard of."""
+    assert Words("en").known("reason.of_a_later_version", "of_a_later_version") == "of_a_later_version"

@@ -1,0 +1,48 @@
+"""Figures that one run of `make bench` cannot give: other processors, and what else may compute. All by hand."""
+
+from __future__ import annotations
+
+from tools.benching.page import Part
+
+TWO_KINDS = Part(
+    "Two kinds of processors, by hand",
+    "A: 2 cores with AVX-512-VNNI, other programs beside it, ratio of processor time, random weights; "
+    "B: AMD EPYC, 2 cores with AVX2 only, quiet, ratio of time, trained weights",
+    ["width 64, first family", "A: AVX-512-VNNI", "B: AVX2 only"],
+    [["plain export", "1", "1 (2.22 s)"], ["fp32 exact", "0.91", "0.931"], ["int8 exact", "0.23", "0.503"]],
+    "INT8 pays by what the processor has for 8 bits: without VNNI a multiplication of bytes takes three instructions.",
+)
+
+SAME_RESULTS = Part(
+    "The same results on other processors, by hand",
+    "trained files of pcb_unet16, exported on an AMD EPYC with AVX-512-VNNI; the others emulated by qemu-user 7.2, "
+    "onnxruntime 1.32",
+    ["processor", "fp32: golden strip off by (allowed 0.001)", "int8: off by (allowed 0.05)"],
+    [
+        ["AVX-512-VNNI", "0.000110", "0.013686"],
+        ["AVX2 only (`qemu-x86_64 -cpu Haswell`)", "0.000111", "0.013991"],
+        ["Arm with dot product (`tools/try_arm64.sh`)", "0.000111", "0.013686"],
+        ["Arm without (`CPU=cortex-a72 tools/try_arm64.sh`)", "not tried", "0.013686"],
+    ],
+    "The largest difference of any pixel from what the file expects, which is computed in double precision. How fast "
+    "an Arm is has never been measured: an emulator does not tell.",
+)
+OPENVINO = Part(
+    "OpenVINO against onnxruntime, by hand",
+    "AMD EPYC, 2 cores with AVX-512-VNNI, other programs beside it (load 9); openvino 2026.4.1, onnxruntime 1.32; "
+    "2 threads, each file's runs in turn (7, of the 64-wide ones 3), medians",
+    ["file", "processor time, OpenVINO to cpu", "largest difference between both", "golden strip"],
+    [
+        ["fp32 exact, first family, width 16, trained", "1.00", "below 5e-6", "reproduced"],
+        ["fp32 exact, second family, width 16, trained", "1.00", "below 5e-6", "reproduced"],
+        ["fp32 exact, first family, width 64, random weights", "0.86", "2e-5", "-"],
+        ["int8 exact, first family, width 16, trained", "1.77", "0.13", "missed: 0.070 of 0.05"],
+        ["int8 exact, second family, width 16, trained", "1.26", "0.017", "reproduced: 0.011"],
+        ["int8 exact, first family, width 64, random weights", "1.06", "0.51", "-"],
+    ],
+    "So `inference.provider: auto` leaves it alone. `onnxruntime-openvino` 1.24.1 and `onnxruntime-ep-openvino` 1.8.1 "
+    "load none of these files (decision 020); with the former the plain export took 1.13 of the cpu's processor time. "
+    "The worker of a 16-wide fp32 file has 193 MiB instead of 139; 12 real strips got the same verdicts, and scores "
+    "within 6e-7.",
+)
+BY_HAND = [TWO_KINDS, SAME_RESULTS, OPENVINO]
