@@ -216,6 +216,7 @@ class Publisher:
         self._since_ms = self._wall_ms()
         self._holds.begin(now)
         self._inflight.start_again()
+        self._audience.begin()
         self._state_ids.clear()
         self._states.set(messages.STATE_AGENT, self._presence.birth())
         self._states.send_all_again()
@@ -290,12 +291,13 @@ class Publisher:
                 self._holds.sent(topic)
         if self._flow.link_works:
             self._answers.send(connection, self._room())
-        for message in self._inflight.take(self._outbox_room(), self._holds, now):
+        for message in self._inflight.take(self._outbox_room(), self._holds, self._audience, now):
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
             except mqtt.CannotSend as error:
                 self._inflight.refused_for_ever(message, error.reason, str(error))
                 self._inflight.go_back(self._holds.try_another(message.topic))
+                self._audience.answered(message.topic, heard=False)
             else:
                 self._inflight.sent(packet_id, message)
         if not self._owed() and self._flow.link_works and not self._closing:
