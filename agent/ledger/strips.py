@@ -104,7 +104,7 @@ class Strips:
             db.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", (camera, now_ms()))
 
     def forget_first_scan(self, camera: str) -> None:
-        """Let the backlog rule count anew, for a camera whose strips have been forgotten without a look at its files."""
+        """Let the backlog rule count anew, for a camera whose strips were forgotten without a look at its files."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM cameras WHERE name = ?", (camera,))
 
