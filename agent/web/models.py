@@ -19,7 +19,7 @@ NUMBERS_SHOWN = 20
 
 async def show(request: Request) -> Response:
     """Show the models."""
-    found = await site_of(request).agent.ask("page_models")
+    found = {"reviews": {}, **await site_of(request).agent.ask("page_models")}
     names = {model["sha256"]: model["model_id"] for model in found["models"] if model["model_id"]}
     return render(request, "models.html", found=found, names=names, measured=measured)
 
