@@ -38,7 +38,8 @@ RULES = """
 ## Is it still there?
 
 `state/agent` is online from the first moment of a connection. When the connection just ends, the broker publishes the
-will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself: `shutdown`. A
+will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself: `shutdown`; a
+broker that owes answers and takes no more is left without a goodbye, so that it publishes the will. A
 retained message outlives its sender: believe `state/health` only until `ts_ms` plus `valid_for_s`.
 
 The will is written when the connection begins, so its time is not when the connection was lost. Its order is told by

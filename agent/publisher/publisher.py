@@ -146,6 +146,9 @@ class Publisher:
         if self._link.connection is not None:
             self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason))
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
+        if self._link.connection is not None and self._states.waits(messages.STATE_AGENT):
+            # A clean end would leave the box online for ever on a broker that owes answers: the will says what is true.
+            self._link.drop("the broker left no room for the goodbye", self._clock())
         self._link.close(_OFFLINE_SECONDS)
         self._inflight.record(self._clock())
         self._status = self._make_status(self._clock())
@@ -155,8 +158,10 @@ class Publisher:
 
     def _step_until(self, done: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._link.connection is not None and not done() and time.monotonic() < deadline:
-            self.step(0.05)
+        while self._link.connection is not None and not done():
+            self.step(0.05)  # once at least, however late it is
+            if time.monotonic() >= deadline:
+                return
 
     def _wait_seconds(self, timeout_seconds: float) -> float:
         now = self._clock()
