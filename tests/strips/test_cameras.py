@@ -13,7 +13,7 @@ from agent.config import Config
 from agent.ledger import NewResult, open_ledger
 from agent.loops import Loops
 from agent.records import FileIdentity, SettledFile
-from agent.strips import finished_files
+from agent.strips.disposal import dispose
 from agent.watching import CameraWatcher
 from tests.helpers.broker import wait_for
 
@@ -100,7 +100,6 @@ def test_files_that_are_to_stay_now_are_not_removed_by_what_was_left_behind(
     monkeypatch.setattr("agent.cameras.END_SECONDS", 0.05)
     share, folder, loops = _Share(), tmp_path / "top", Loops()
     folder.mkdir()
-    dispose = finished_files.dispose
 
     def slow(*arguments: Any) -> Any:
         share.hang_once()
@@ -110,7 +109,7 @@ def test_files_that_are_to_stay_now_are_not_removed_by_what_was_left_behind(
         step()
         share.left.set()
 
-    monkeypatch.setattr(finished_files, "dispose", slow)
+    monkeypatch.setattr("agent.strips.finished_files.dispose", slow)
     with closing((ledger := open_ledger(tmp_path / "ledger.db")).database):
         for name in ("a.tif", "b.tif", "c.tif"):
             _judged(ledger, folder, name)
