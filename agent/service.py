@@ -93,7 +93,7 @@ class Service:
         self.publisher = make_ways(self.config, self.ledger, state, self._received)
         self.slots = {name: Slot(name) for name in self.config.slots}
         self.trusted_keys = TrustedKeys(self.config.models.trusted_keys)
-        within(LOOK_SECONDS, self.trusted_keys.step)
+        within(LOOK_SECONDS, self.trusted_keys.step, about=self.trusted_keys)
         self.store = Store(state / "store")
         self.models = {
             name: ModelJourney(

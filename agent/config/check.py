@@ -10,9 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
-import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +23,7 @@ from agent.config.file import Problem
 from agent.config.web_check import unencrypted, web_problems
 from agent.contract.manifest import read_public_key
 from agent.messages import retained_topics
-from agent.patience import LOOK_SECONDS, answer_within
+from agent.patience import LOOK_SECONDS, answer_within, begin_to_ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,20 +75,20 @@ def check_environment(config: Config, environ: Mapping[str, str] = os.environ) -
         *_overlaps(list(folders.values()), config),
         *_own_folders(folders),
         *_camera_folders(folders, config),
-        *_answered("mqtt", "its files", lambda: [*credential_problems(config, environ, now)]),
-        *_answered("web", "its files", lambda: [*web_problems(config, environ)]),
+        *_answered(config, "mqtt", "its files", lambda: [*credential_problems(config, environ, now)]),
+        *_answered(config, "web", "its files", lambda: [*web_problems(config, environ)]),
         *filter(None, [unencrypted(config)]),
-        *_answered("models.trusted_keys", "a key", lambda: [*_trusted_keys(config)]),
+        *_answered(config, "models.trusted_keys", "a key", lambda: [*_trusted_keys(config)]),
         *_provider(config),
         *_mqtt_warnings(config),
         *_clouds(config),
     ]
 
 
-def _answered(where: str, what: str, look: Callable[[], list[Problem]]) -> list[Problem]:
+def _answered(config: Config, where: str, what: str, look: Callable[[], list[Problem]]) -> list[Problem]:
     """Return what a look at files finds; where one of them is on a share that hangs, that it is."""
     try:
-        return answer_within(LOOK_SECONDS, look)
+        return answer_within(LOOK_SECONDS, look, about=(where, config.agent.state_folder))
     except TimeoutError as error:
         return [Problem(None, where, f"{what}: {error.strerror}", warning=True)]
 
@@ -103,14 +103,16 @@ def _look_at_all(config: Config) -> dict[str, _Folder]:
     seen: dict[str, _Folder] = {}
     threads = []
     for where, path in paths.items():
-        # A daemon: one that hangs in the kernel must not keep the process from ending.
-        thread = threading.Thread(target=lambda w=where, p=path: seen.update({w: _look_at(w, p)}), daemon=True)
-        thread.start()
-        threads.append(thread)
+        look = partial(_look_into, seen, where, path)
+        threads.append(begin_to_ask(("look", where, path), look))
     deadline = time.monotonic() + LOOK_SECONDS
-    for thread in threads:
+    for thread in filter(None, threads):
         thread.join(max(0.0, deadline - time.monotonic()))
     return {where: seen.get(where) or _Folder(where, Path(os.path.normpath(path))) for where, path in paths.items()}
+
+
+def _look_into(seen: dict[str, _Folder], where: str, path: Path) -> None:
+    seen[where] = _look_at(where, path)
 
 
 def _look_at(where: str, path: Path) -> _Folder:

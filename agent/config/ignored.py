@@ -147,7 +147,7 @@ def _remove_others(folder: Path, kept: Mapping[str, IgnoreFiles]) -> None:
 def _copy(source: str, target: Path, where: str) -> Problem | None:
     """Copy a file that differs from its copy; where that fails an old copy serves, else the problem is returned."""
     try:
-        data = answer_within(LOOK_SECONDS, lambda: read_plain(source))
+        data = answer_within(LOOK_SECONDS, lambda: read_plain(source), about=("read", source))
         if _content(target) == data:
             return None
         make_folder(target.parent)

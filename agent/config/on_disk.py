@@ -51,7 +51,9 @@ class ConfigFile:
         """Read it as a start would, with the folders and files of this machine; nothing is raised."""
         self._seen = self._look()
         try:
-            config = answer_within(LOOK_SECONDS, partial(load_config, self.path, self._environ))
+            config = answer_within(
+                LOOK_SECONDS, partial(load_config, self.path, self._environ), about=("read", self.path)
+            )
         except ConfigError as error:
             return OnDisk(None, problems=tuple(map(str, error.problems)))
         except TimeoutError as error:
@@ -62,7 +64,7 @@ class ConfigFile:
 
     def _look(self) -> object:
         try:
-            found = answer_within(LOOK_SECONDS, partial(os.stat, self.path))
+            found = answer_within(LOOK_SECONDS, partial(os.stat, self.path), about=("stat", self.path))
         except OSError as error:  # a share that hangs is one, too
             return error.errno
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

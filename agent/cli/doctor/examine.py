@@ -108,7 +108,7 @@ def _not_applied(config: Config) -> Iterator[Finding]:
 
 def _disks(config: Config) -> Iterator[Finding]:
     for what, folder in (("state folder", config.agent.state_folder), ("heatmap folder", config.heatmap_folder)):
-        free_gib = within(LOOK_SECONDS, partial(_free_gib, folder))
+        free_gib = within(LOOK_SECONDS, partial(_free_gib, folder), about=("free", folder))
         if free_gib is None:
             yield Finding("bad", what, f"{folder} does not answer (a share that hangs?)")
         else:

@@ -22,7 +22,7 @@ def newer_ledger(state_folder: Path) -> list[Problem]:
     Only the file's first bytes are read: to open it, even to read, could leave files behind that are not the service's.
     """
     path = state_folder / "ledger.db"
-    header = within(LOOK_SECONDS, partial(_header, path)) or b""
+    header = within(LOOK_SECONDS, partial(_header, path), about=("header", path)) or b""
     version = int.from_bytes(header[_VERSION], "big")
     if not header.startswith(_MAGIC) or version <= len(MIGRATIONS):
         return []

@@ -187,7 +187,9 @@ def _in_the_way(
     """Yield (key, real path, the rule that forbids it, whether it is written to)."""
     rules = rules_of(settings)
     for where, path, writes in _needed(config, config_path):
-        real = Path(within(LOOK_SECONDS, partial(os.path.realpath, path)) or os.path.normpath(path))
+        real = Path(
+            within(LOOK_SECONDS, partial(os.path.realpath, path), about=("real", path)) or os.path.normpath(path)
+        )
         rule = look(rules, real)
         if rule.access is not Access.WRITABLE and not (rule.access is Access.READ_ONLY and not writes):
             yield where, real, rule, writes
