@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from agent.patience import answer_within
+from tests.helpers.broker import wait_for
 
 
 def test_a_process_that_was_stopped_does_not_take_a_file_for_hung(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,7 @@ def test_who_asks_again_and_again_leaves_one_thread_behind() -> None:
     for _ in range(5):
         with pytest.raises(TimeoutError):
             answer_within(0.05, ask, about="a share that comes back")
+    wait_for(lambda: asked, "the one that asks has begun")
     assert len(asked) == 1
     release.set()
     asked[0].join(120)
