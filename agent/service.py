@@ -47,6 +47,7 @@ from agent.models.trusted_keys import TrustedKeys
 from agent.ownership import OldWorker, take_lock, wait_for_old_workers
 from agent.patience import LOOK_SECONDS, within
 from agent.reload import Reloader
+from agent.shadow.brake import Brake
 from agent.shadow.shadows import Shadows
 from agent.strips.capture_clocks import CaptureClocks
 from agent.strips.journey import StripJourney
@@ -112,6 +113,7 @@ class Service:
         self.capture_clocks = CaptureClocks()
         self.leftovers = Leftovers(self.config.heatmap_folder)
         self.drift = DriftWatch(self.config, self.ledger, self.slots)
+        self.brake = Brake()
         self.strips = {
             name: StripJourney(
                 slot,
@@ -122,11 +124,13 @@ class Service:
                 committed=self._committed,
                 judged=self.models[name].keeper.count,
                 looked=self.drift.note,
+                begins=partial(self.brake.put_on, name),
+                rests=partial(self.brake.release, name),
             )
             for name, slot in self.slots.items()
         }
         self.shadows = Shadows(
-            self.config, self.ledger, self.store, self.models, self.strips, self.cameras.folders,
+            self.config, self.ledger, self.store, self.models, self.cameras.folders, self.brake,
             start_worker=self.starter.order, publish=self.publisher.set_state,
         )  # fmt: skip
         self.heatmaps = HeatmapFolder(self.config, self.ledger)

@@ -2,7 +2,8 @@
 
     1  which     the next result of the slot, whose file is still there (`notes.py`)
     2  when      no strip waits, no worker is at one, no model is tried, and the shadow has rested
-    3  judge     a worker of its own, which writes no heatmaps and takes only what is left of the processor
+    3  judge     a worker of its own, which writes no heatmaps, takes only what is left of the processor, and stands
+                 still while another worker is at a strip (`brake.py`)
     4  compare   what it says goes into the ledger, many strips at a time, beside what was published
 
 It disturbs nothing: what goes wrong with its worker counts against the shadow (`rules.py`), which in the end is
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from agent.models.journey import ModelJourney
     from agent.models.slot_state import Shadow
     from agent.models.store import Store
+    from agent.shadow.brake import Brake
     from agent.shadow.message import Doing
     from agent.strips.folder import CameraFolder
     from agent.supervision import WorkerHandle
@@ -56,6 +58,7 @@ class _Asked:
     threshold: float
     at: float  # monotonic seconds
     starved_before: float  # seconds that the worker had waited for a processor by then
+    stood_before: float  # seconds that the brake had been on by then
 
 
 class ShadowJourney:
@@ -68,6 +71,7 @@ class ShadowJourney:
         ledger: Ledger,
         store: Store,
         folders: Mapping[str, CameraFolder],
+        brake: Brake,
         *,
         start_worker: Callable[[Setup], WorkerHandle],
         is_busy: Callable[[], bool],
@@ -81,6 +85,7 @@ class ShadowJourney:
         self._ledger = ledger
         self._store = store
         self._folders = folders
+        self._brake = brake
         self._start_worker = start_worker
         self._is_busy = is_busy
         self._publish = publish
@@ -93,6 +98,7 @@ class ShadowJourney:
         self._strikes = Strikes()
         self._given_up = False  # it is to be switched off, and the model's journey was asked to
         self._start_at = self._rest_until = self._publish_at = 0.0  # monotonic
+        self._stood_before = 0.0  # seconds that the brake had been on when the worker was started
         self._told: tuple[Shadow | None, str, Doing, Comparison | None] | None = None  # shadow, active, ...
 
     def take(self, config: Config) -> None:
@@ -143,6 +149,10 @@ class ShadowJourney:
             self._end_worker()
             if self._notes is not None:
                 self._notes.write()
+            if (
+                shadow is not None and not shadow.reason
+            ):  # it is about to be switched off, which is told with the reason
+                return LOOK_SECONDS
             self._tell("off")
             return PUBLISH_SECONDS
         if self._has_to_wait():
@@ -198,9 +208,12 @@ class ShadowJourney:
             return self._ask(worker, notes)
         try:
             if asked is None:
-                worker.poll_loaded(LOOK_SECONDS, self._config.models.trial.seconds)
+                stood = self._brake.on_seconds - self._stood_before
+                worker.poll_loaded(LOOK_SECONDS, self._config.models.trial.seconds + stood)
+                if worker.opens:
+                    self._brake.hold(worker)
                 return 0.0
-            answer = worker.poll(LOOK_SECONDS, self._deadline)
+            answer = worker.poll(LOOK_SECONDS, self._deadline + self._brake.on_seconds - asked.stood_before)
         except (Reject, Retry) as lost:
             self._lost(worker, notes, lost)
             return 0.0
@@ -210,6 +223,7 @@ class ShadowJourney:
 
     def _start(self, sha256: str) -> None:
         self._slot.shadow_is_there = True  # before it is: a trial that needs its memory waits until it has gone
+        self._stood_before = self._brake.on_seconds
         setup = Setup.of(self._config, self._store.model_path(sha256), sha256, "shadow")
         try:
             self._worker = self._start_worker(setup)
@@ -223,6 +237,7 @@ class ShadowJourney:
         if asked is not None and self._notes is not None:
             self._notes.give_back(asked.strip)
         if worker is not None:
+            self._brake.let_go(worker)
             self._slot.end(worker, grace_seconds)
         self._slot.shadow_is_there = False
 
@@ -275,7 +290,7 @@ class ShadowJourney:
             scoring=config.scoring.threshold,
             model=worker.facts.threshold if worker.facts else None,
         )
-        self._asked = _Asked(strip, threshold.value, now, starved_seconds(worker.pid))
+        self._asked = _Asked(strip, threshold.value, now, starved_seconds(worker.pid), self._brake.on_seconds)
         worker.send(Job(strip.strip, str(camera.folder), threshold.value, threshold.source))
         return 0.0
 
@@ -293,7 +308,7 @@ class ShadowJourney:
             return
         now = self._clock()
         self._asked = None
-        self._rest_until = now + rest_seconds(now - asked.at)
+        self._rest_until = now + rest_seconds(now - asked.at - (self._brake.on_seconds - asked.stood_before))
         if isinstance(answer, Judged):
             said = answer.judgement
             notes.judged(asked.strip, anomalous=said.anomalous, score=said.score, threshold=said.threshold,
