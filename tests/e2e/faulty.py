@@ -11,6 +11,7 @@ SWITCHES is a folder. A file in it switches a fault on:
     traced                workers take 0.3 s of running for each strip, shadows 1 s; every ten milliseconds of it they
                           write into `live.trace` or `shadow.trace` the strip's name and the time
     slow                  the worker takes a second for each strip; `slow.began` appears when it does for the first time
+    held                  the worker waits at a strip until the file is gone
     publisher             the publisher's thread stands still
 """
 
@@ -62,17 +63,23 @@ def _be_a_worker(switches: Path) -> None:
                     os.write(2, b"x" * FLOOD_BYTES + b"\n" + b"many lines\n" * 20_000)
                 else:
                     os.kill(os.getpid(), signal.SIGKILL if fault == "crash" else signal.SIGSTOP)
-        if (switches / "traced").exists():
-            _trace(switches, "shadow" if role == "shadow" else "live", fetched.job.strip.path)
-        if (switches / "slow").exists():
-            (switches / "slow.began").touch()
-            time.sleep(SLOW_SECONDS)
+        _take_time(switches, "shadow" if role == "shadow" else "live", fetched.job.strip.path)
         return answer(judging, fetched, writes)
 
     __main__._take_role = note_role
     model.load_model = load_or_fail
     judge.Judge.answer = answer_or_fail  # type: ignore[method-assign,assignment] # another name of self
     __main__.main()
+
+
+def _take_time(switches: Path, role: str, strip: str) -> None:
+    if (switches / "traced").exists():
+        _trace(switches, role, strip)
+    while role == "live" and (switches / "held").exists():
+        time.sleep(0.05)
+    if (switches / "slow").exists():
+        (switches / "slow.began").touch()
+        time.sleep(SLOW_SECONDS)
 
 
 def _trace(switches: Path, role: str, strip: str) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from agent.errors import Reason
@@ -23,8 +24,6 @@ from tests.helpers.strips import encode, make_pixels, write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import psutil
 
     from tests.helpers.broker import Broker
 
@@ -318,17 +317,21 @@ def test_a_shadow_stands_still_while_a_live_strip_is_judged(
 
 
 def test_a_shadow_that_stands_still_dies_with_the_supervisor(
-    line: Line, subscriber: Subscriber, good_strip: Path
+    tmp_path: Path, broker: Broker, subscriber: Subscriber, good_strip: Path
 ) -> None:
     """No stopped process is left behind, whose memory nobody would get back."""
-    line.push_shadow()
-    wait_for(line.shadow_workers, "its worker is there", IDLE_SECONDS)
-    (line.switches / "slow").touch()
-    line.drop(good_strip)
-    wait_for(lambda: "stopped" in [worker.status() for worker in line.shadow_workers()], "it stands still")
-    line.kill()
-    wait_for(lambda: not line.workers(), "all workers are gone")
-    (line.switches / "slow").unlink()
-    line.start()
-    assert wait_for_results(subscriber, 1)[0]["verdict"] == "ok"
-    line.wait_for_shadow(1)
+    with Line(tmp_path, broker.port, inference={"deadline_seconds": IDLE_SECONDS}) as line:
+        line.start()
+        line.push_shadow()
+        wait_for(line.shadow_workers, "its worker is there", IDLE_SECONDS)
+        (line.switches / "held").touch()
+        line.drop(good_strip)
+        stopped = psutil.STATUS_STOPPED
+        wait_for(lambda: stopped in [worker.status() for worker in line.shadow_workers()], "it stands still")
+        line.kill()
+        wait_for(lambda: not line.workers(), "all workers are gone")
+        (line.switches / "held").unlink()
+        line.start()
+        assert wait_for_results(subscriber, 1)[0]["verdict"] == "ok"
+        line.wait_for_shadow(1)
+        assert line.stop() == 0
