@@ -143,7 +143,7 @@ class Service:
         self.mqtt_commands = MqttCommands(self.config, self.desk, self.publisher.answer)
         self.publisher.take_commands(self.desk)
         self.control = endpoint.ControlServer(state / "control.sock", partial(handle, self.context))
-        self.metrics = make_server(self.config.metrics.listen, self._take)
+        self.metrics = make_server(self.config.metrics.listen, self._take, self.drift.facts, self.models)
         self.reporter = health.Reporter(self.config, self.ledger, self.publisher)
 
     # -- what the parts call -------------------------------------------------------------------------------------------

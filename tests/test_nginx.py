@@ -63,11 +63,11 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with (folder / "out").open("wb") as out:
         process = subprocess.Popen([str(NGINX), "-c", str(folder / "nginx.conf")], stdout=out, stderr=out)
     try:
-        wait_for(lambda: answers(port), f"nginx answers (see {folder}/error.log)", 60)
+        wait_for(lambda: answers(port), f"nginx answers (see {folder}/error.log)")
         yield port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def answers(port: int) -> bool:

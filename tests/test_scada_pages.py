@@ -106,7 +106,7 @@ def running(command: list[str], output: Path) -> Iterator[subprocess.Popen[bytes
         yield child
     finally:
         child.kill()
-        child.wait(30)
+        child.wait(120)
 
 
 @needs_mosquitto

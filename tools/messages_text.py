@@ -38,7 +38,8 @@ RULES = """
 ## Is it still there?
 
 `state/agent` is online from the first moment of a connection. When the connection just ends, the broker publishes the
-will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself: `shutdown`. A
+will: offline, with the reason `connection_lost`. On a clean stop the agent says so itself: `shutdown`; a
+broker that owes answers and takes no more is left without a goodbye, so that it publishes the will. A
 retained message outlives its sender: believe `state/health` only until `ts_ms` plus `valid_for_s`.
 
 The will is written when the connection begins, so its time is not when the connection was lost. Its order is told by
@@ -83,7 +84,9 @@ there is a SCADA system is in order, and its `status` is `ok`.
 
 With `outbox.hold_until_subscribed: true` nothing is given to nobody: an event that the broker would take although no
 one subscribes to its topic stays in the outbox, with the alarm `no_subscriber`, and leaves within a minute after
-somebody subscribes, in order. Each topic waits by itself; so subscribe to `{base}/event/#`, or what is left out waits
+somebody subscribes, in order: on each connection the first event of a topic goes alone, and the others follow when
+somebody got it. (A subscriber who leaves and returns within the 16 that may be unanswered can see the last of these
+before the first.) Each topic waits by itself; so subscribe to `{base}/event/#`, or what is left out waits
 for ever. A subscriber whose session outlives its connection counts while it is away. This needs MQTT 5, and a broker
 that says so (the answer "no matching subscribers", which MQTT leaves to it; mosquitto does). Over 3.1.1 the alarm
 `hold_not_possible` is raised and nothing is held.

@@ -89,6 +89,10 @@ COMMANDS = {
 }
 
 
+PAGE_NEEDS = {"retry": "retry", "activate": "activate", "set_shadow": "activate"}
+"""What the page may have done, and which command `mqtt.commands` has to list for it."""
+
+
 def handle(context: Context, request: dict[str, Any], by: str) -> dict[str, Any]:
     """Answer one request `{"command": ..., ...}` with `{"ok": true, ...}` or `{"ok": false, "error": ...}`.
 
@@ -107,12 +111,12 @@ def handle(context: Context, request: dict[str, Any], by: str) -> dict[str, Any]
 def may_ask(context: Context, name: Any) -> bool:
     """Say whether the page on the box may have a command carried out.
 
-    What only reads, `retry` where MQTT may, `review` where the page is to take reviews.
+    What only reads, `review` where the page is to take reviews, and what is listed for MQTT of `PAGE_NEEDS`.
     """
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if name == "review":
         return context.config.web.reviews
-    return command is not None and (command.for_page or (name == "retry" and name in context.config.mqtt.commands))
+    return command is not None and (command.for_page or PAGE_NEEDS.get(name) in context.config.mqtt.commands)
 
 
 def carry_out(context: Context, name: Any, arguments: dict[str, Any], who: Who) -> Outcome:

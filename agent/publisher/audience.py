@@ -21,6 +21,7 @@ class Audience:
         self.holds = holds
         self.unheard = 0  # results that the broker took while nobody subscribed to them, since the start
         self._topics: set[str] = set()  # those whose newest result nobody asked for
+        self._proven: dict[str, bool] = {}  # events of this connection: False while the first is unanswered
         self._alarm_until = float("-inf")
 
     @property
@@ -31,6 +32,30 @@ class Audience:
     def alarm(self, now: float) -> bool:
         """Whether results went to nobody, now or in the last ten minutes (`now` is monotonic)."""
         return not self.holds and (self.nobody or now < self._alarm_until)
+
+    def begin(self) -> None:
+        """Begin with a new connection, maybe to a broker whose subscribers are not back yet."""
+        self._proven.clear()
+
+    def waits(self, topic: str) -> bool:
+        """Whether nothing more may follow on `topic` before its first message is answered.
+
+        Of a whole window sent at once the first ones might go to nobody and be held, and the last ones reach a
+        subscriber who came in between: out of order.
+        """
+        return self._proven.get(topic) is False
+
+    def sent(self, topic: str) -> None:
+        """Note that a message is under way."""
+        if self.holds and topic.startswith(EVENTS):
+            self._proven.setdefault(topic, False)
+
+    def answered(self, topic: str, *, heard: bool) -> None:
+        """Let the topic go on; the next message is a first one again unless somebody got this one."""
+        if topic in self._proven:
+            self._proven[topic] = True
+        if not heard:
+            self._proven.pop(topic, None)
 
     def acknowledged(self, topic: str, code: int, now: float) -> bool:
         """Take the broker's answer to a message that it took; return whether that is all, or it has to wait."""

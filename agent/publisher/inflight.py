@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from agent.publisher.outbox import Trouble
 
 if TYPE_CHECKING:
+    from agent.publisher.audience import Audience
     from agent.publisher.holds import Holds
     from agent.publisher.outbox import Outbox
     from agent.records import OutboxMessage
@@ -78,7 +79,7 @@ class Inflight:
             self._replay_cursor = 0
             self._replays_ahead.clear()
 
-    def take(self, room: int, holds: Holds, now: float) -> list[OutboxMessage]:
+    def take(self, room: int, holds: Holds, audience: Audience, now: float) -> list[OutboxMessage]:
         """Return up to `room` messages to send now."""
         taken: list[OutboxMessage] = []
         if self._trouble.rests(now) or len(self._busy) - len(self._sent) >= _UNRECORDED_LIMIT:
@@ -103,9 +104,14 @@ class Inflight:
             if holds.held(message.topic):
                 holds.keep_back(message.topic, message.row)
                 continue
+            if audience.waits(message.topic):
+                ahead.appendleft(message)
+                self.more_to_fetch = False  # until the answer is there
+                return taken
             taken.append(message)
             self._busy.add(message.row)
             holds.sent(message.topic, message.row)
+            audience.sent(message.topic)
         self.more_to_fetch = True
         return taken
 

@@ -146,6 +146,9 @@ class Publisher:
         if self._link.connection is not None:
             self._states.set(messages.STATE_AGENT, self._presence.goodbye(reason))
             self._step_until(lambda: self._states.all_sent(self._holds.held), _OFFLINE_SECONDS)
+        if self._link.connection is not None and self._states.waits(messages.STATE_AGENT):
+            # A clean end would leave the box online for ever on a broker that owes answers: the will says what is true.
+            self._link.drop("the broker left no room for the goodbye", self._clock())
         self._link.close(_OFFLINE_SECONDS)
         self._inflight.record(self._clock())
         self._status = self._make_status(self._clock())
@@ -155,8 +158,10 @@ class Publisher:
 
     def _step_until(self, done: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self._link.connection is not None and not done() and time.monotonic() < deadline:
-            self.step(0.05)
+        while self._link.connection is not None and not done():
+            self.step(0.05)  # once at least, however late it is
+            if time.monotonic() >= deadline:
+                return
 
     def _wait_seconds(self, timeout_seconds: float) -> float:
         now = self._clock()
@@ -216,6 +221,7 @@ class Publisher:
         self._since_ms = self._wall_ms()
         self._holds.begin(now)
         self._inflight.start_again()
+        self._audience.begin()
         self._state_ids.clear()
         self._states.set(messages.STATE_AGENT, self._presence.birth())
         self._states.send_all_again()
@@ -290,12 +296,13 @@ class Publisher:
                 self._holds.sent(topic)
         if self._flow.link_works:
             self._answers.send(connection, self._room())
-        for message in self._inflight.take(self._outbox_room(), self._holds, now):
+        for message in self._inflight.take(self._outbox_room(), self._holds, self._audience, now):
             try:
                 packet_id = self._publish(connection, message.topic, message.payload, retain=False)
             except mqtt.CannotSend as error:
                 self._inflight.refused_for_ever(message, error.reason, str(error))
                 self._inflight.go_back(self._holds.try_another(message.topic))
+                self._audience.answered(message.topic, heard=False)
             else:
                 self._inflight.sent(packet_id, message)
         if not self._owed() and self._flow.link_works and not self._closing:

@@ -32,7 +32,9 @@ def judge_message(
     base: str, message: OutboxMessage, ack: mqtt.Acked, inflight: Inflight, holds: Holds, audience: Audience, now: float
 ) -> None:
     """Take the broker's answer to a message of the outbox, whose topic is below `base`."""
-    if ack.code < mqtt.FAILURE and audience.acknowledged(message.topic, ack.code, now):
+    taken = ack.code < mqtt.FAILURE and audience.acknowledged(message.topic, ack.code, now)
+    audience.answered(message.topic, heard=taken)
+    if taken:
         inflight.acknowledged(message)
         inflight.go_back(holds.accept(message.topic))
     elif ack.code in NEVER:

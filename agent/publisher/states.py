@@ -92,6 +92,12 @@ class States:
         with self._lock:
             return all(held(topic) or not (state.changed or state.under_way) for topic, state in self._states.items())
 
+    def waits(self, topic: str) -> bool:
+        """Whether the latest value of a topic has not even been sent."""
+        with self._lock:
+            state = self._states.get(topic)
+            return state is not None and state.changed
+
     def next_due(self, now: float) -> float | None:
         """When the next value that is only being spaced out may be sent (monotonic), None when there is none."""
         with self._lock:

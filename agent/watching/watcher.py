@@ -161,8 +161,11 @@ class CameraWatcher:
             return []
         self._take_returned()
         self._take_hints()
+        starved = self._clock() - self._scans.last_slice_at > STARVED_SECONDS
+        if starved:  # before anything is let go that would be lost where the ledger fails over the scan
+            self._scans.read_slice(self._has_room, self._bell.is_set)
         settled = self._second_looks()
-        if not settled or self._clock() - self._scans.last_slice_at > STARVED_SECONDS:
+        if not (settled or starved):
             self._scans.read_slice(self._has_room, self._bell.is_set)
         if self._first_scan.read and not (self._settling.backlog_waiting or settled or self._returned):
             self._first_scan_done = True

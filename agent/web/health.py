@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
+from agent.messages.alarms import ROLLED_BACK
 from agent.web.site import render, site_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ async def show(request: Request) -> Response:
     """Show how the agent is."""
     found = await site_of(request).agent.ask("page_health")
     found["alarms"].sort(key=lambda alarm: PRIORITIES.index(alarm["priority"]))
+    for alarm in found["alarms"]:
+        alarm["rolled_back_for"] = _rolled_back_for(alarm)
     return render(
         request,
         "health.html",
@@ -29,6 +32,14 @@ async def show(request: Request) -> Response:
         balances=[_sums(balance) for balance in found["balances"]],
         balanced=all(balance["balanced"] for balance in found["balances"]),
     )
+
+
+def _rolled_back_for(alarm: dict[str, Any]) -> str:
+    """Return the reason code of a model that had to go, which the English text ends with; "" of another alarm."""
+    if alarm["code"] != ROLLED_BACK:
+        return ""
+    reason: str = alarm["name"].removeprefix(alarm["source"].replace("/", "_", 1) + "_")
+    return reason
 
 
 def _sums(balance: dict[str, Any]) -> dict[str, Any]:

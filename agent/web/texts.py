@@ -1,7 +1,7 @@
 """The page's words. Each file of texts/ belongs to one page and holds `{"key": {"en": "...", "zh-TW": "..."}}`.
 
 A key is named after its page, as in `line.waiting`; what several pages say is in shared.json. `{name}` is filled in.
-The English of alarms is in their own table, `agent/messages/alarms.py`.
+The English of alarms and of what to do is in their own table, `agent/messages/alarms.py`.
 """
 
 from __future__ import annotations

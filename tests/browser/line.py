@@ -77,7 +77,7 @@ class Line:
         assert self.page_process is not None
         assert self.page_process.poll() is None, self.log_file.read_text()
         try:
-            return context.request.get(f"{self.address}/health").status == 200
+            return context.request.get(f"{self.address}/health", timeout=180_000).status == 200
         except Exception as error:
             if "ECONNREFUSED" not in str(error):
                 raise
@@ -87,7 +87,7 @@ class Line:
         """End the page's process as systemd does."""
         if self.page_process is not None and self.page_process.poll() is None:
             self.page_process.send_signal(signal.SIGTERM)
-            assert self.page_process.wait(60) in {0, -signal.SIGTERM}, self.log_file.read_text()
+            assert self.page_process.wait(120) in {0, -signal.SIGTERM}, self.log_file.read_text()
 
     def drop(self, defects: int, camera: str = "top", broken: str = "", name: str = "") -> str:
         """Drop a strip and return its file's name."""

@@ -6,6 +6,7 @@ SWITCHES is a folder. A file in it switches a fault on:
 
     crash, hang, flood    the worker is killed, stands still, or writes to standard error without end, on every strip
                           whose name contains that word
+    crash_once            the worker is killed on the first strip whose name contains `crash`, and on no other
     shadow_hang, shadow_crash   the same, on every strip, of workers that are shadows, and of no others
     shadow_crash_loading  a shadow's worker is killed by its model while that is loaded
     traced                workers take 0.3 s of running for each strip, shadows 1 s; every ten milliseconds of it they
@@ -56,6 +57,9 @@ def _be_a_worker(switches: Path) -> None:
         return load(*args, **options)
 
     def answer_or_fail(judging: judge.Judge, fetched: judge.Fetched, writes: Callable[[], None]) -> Judged | Failed:
+        if "crash" in fetched.job.strip.path and (switches / "crash_once").exists():
+            (switches / "crash_once").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
         for fault in ("crash", "hang", "flood"):
             of_shadow = role == "shadow" and (switches / f"shadow_{fault}").exists()
             if of_shadow or (fault in fetched.job.strip.path and (switches / fault).exists()):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 import jsonschema  # type: ignore[import-untyped] # it brings no types
 
 IMPATIENT = {
-    "agent.alarms.START_SECONDS": 3.0,
     "agent.alarms.OFF_DELAY_SECONDS": 0.5,
     "agent.publisher.link._UNREACHABLE_SECONDS": 0.5,
     "agent.publisher.link._LONGEST_BACKOFF_SECONDS": 1.0,

@@ -154,7 +154,7 @@ def test_other_files_are_no_strips(fed: Fed, good_strip: Path) -> None:
 
 def test_a_service_that_may_not_read_a_strip(tmp_path: Path, broker: Broker, good_strip: Path) -> None:
     """An unreadable file is waited for, then invalid; when it becomes readable in time it is judged."""
-    with Box(tmp_path / "box", broker.port, checks={"incomplete_seconds": 5.0}) as box:
+    with Box(tmp_path / "box", broker.port, checks={"incomplete_seconds": 15.0}) as box:
         box.config["agent"]["name"] = "box2"
         box.write_config()
         difference_model(box.inbox / "model.onnx")

@@ -56,5 +56,5 @@ def test_dead_pixels_are_blanked_and_a_changed_file_counts_from_the_next_start(
         listed.write_text("x,y\n300,87\n")
         box.start(wait=False)
         assert box.process is not None
-        assert box.process.wait(60) == 78
+        assert box.process.wait(180) == 78
         assert "dead_x (the column) is 300 and dead_y (the row) 87" in box.log

@@ -96,8 +96,9 @@ def test_a_link_that_loses_acknowledgements(tmp_path: Path, good_strip: Path, br
             files += drop(box, good_strip, "b.tif", "c.tif")
             wait_for(lambda: len(unique_results(subscriber)) == 3, "the broker has them")
             assert box.ask("status")["strips"]["pending"] == 2
-            proxy.answers_dropped = False
-            proxy.cut()
+            proxy.refuse = True
+            proxy.cut()  # first: an answer that is still under way must not arrive
+            proxy.answers_dropped = proxy.refuse = False
             check_every_strip_once(box, subscriber, files)
             wait_for(lambda: len(subscriber.payloads("/event/strip/")) == 5, "two of them came twice")
             assert len(set(subscriber.payloads("/event/strip/"))) == 3
@@ -106,7 +107,8 @@ def test_a_link_that_loses_acknowledgements(tmp_path: Path, good_strip: Path, br
 def test_an_outbox_that_is_full_drops_the_oldest_and_names_them(tmp_path: Path, good_strip: Path) -> None:
     """Above outbox.max_messages the oldest results are dropped, counted and named; the audit still balances."""
     broker = Broker(tmp_path, start=False)
-    with Box(tmp_path / "box", broker.port, outbox={"max_messages": 10}) as box:
+    with TcpProxy(broker.port) as proxy, Box(tmp_path / "box", proxy.port, outbox={"max_messages": 10}) as box:
+        proxy.refuse = True  # the box finds the broker when the subscriber has found it
         difference_model(box.inbox / "model.onnx")
         drop(box, good_strip, *(f"{number:02}.tif" for number in range(14)))
         box.start()
@@ -121,6 +123,7 @@ def test_an_outbox_that_is_full_drops_the_oldest_and_names_them(tmp_path: Path, 
         with broker:
             broker.start()
             with Subscriber(broker.port) as subscriber:
+                proxy.refuse = False
                 wait_for(lambda: box.ask("status")["strips"]["pending"] == 0, "the rest is published")
                 assert box.ask("audit")["balanced"]
                 wait_for(lambda: len(unique_results(subscriber)) == 14 - len(dropped), "the rest arrives")

@@ -246,6 +246,9 @@ def test_wrong_usage(box: Box) -> None:
     assert "Missing argument" in said(box, "strips", "show", code=2, process=True)
 
 
+STRIPS_FOR_A_STOP = 30  # a second each: so long the stop may be late
+
+
 def slow_box(folder: Path, port: int, name: str) -> Box:
     """Make a box whose worker takes a second for a strip, so that a stop comes in the middle of one."""
     box = Box(folder / "box", port, agent={"name": name})
@@ -263,7 +266,7 @@ def test_sigterm_drains_and_leaves_nothing_half_done(tmp_path: Path, broker: Bro
         Subscriber(broker.port, "strip-agent/drained/#") as subscriber,
     ):
         box.start()
-        for number in range(6):
+        for number in range(STRIPS_FOR_A_STOP):
             drop_file(good_strip, box.camera() / f"{number} slow.tif")
         wait_for((tmp_path / "switches" / "slow.began").exists, "a strip is being judged")
         assert box.stop() == 0
@@ -272,12 +275,12 @@ def test_sigterm_drains_and_leaves_nothing_half_done(tmp_path: Path, broker: Bro
         assert audit["judged"] == 0
         assert audit["acknowledged"] >= 1
         wait_for(lambda: len(unique_results(subscriber)) == audit["acknowledged"], "they arrive")
-        assert audit["waiting"] == 6 - audit["acknowledged"] > 0
+        assert audit["waiting"] == STRIPS_FOR_A_STOP - audit["acknowledged"] > 0
         assert not list(box.heatmaps.rglob(".*"))
         (tmp_path / "switches" / "slow").unlink()
         box.start()
-        box.wait_until_published(6)
-        check_audit(box, 6)
+        box.wait_until_published(STRIPS_FOR_A_STOP)
+        check_audit(box, STRIPS_FOR_A_STOP)
 
 
 def test_a_second_sigterm_forces(tmp_path: Path, broker: Broker, good_strip: Path) -> None:

@@ -85,9 +85,10 @@ class Line(Box):
 
 
 @pytest.fixture
-def line(tmp_path: Path, broker: Broker) -> Iterator[Line]:
-    """Run a box whose active model is there."""
-    with Line(tmp_path, broker.port, inference={"deadline_seconds": 3.0}) as line:
+def line(request: pytest.FixtureRequest, tmp_path: Path, broker: Broker) -> Iterator[Line]:
+    """Run a box whose active model is there; a test with a hung worker asks for a shorter deadline (seconds)."""
+    inference = {"deadline_seconds": getattr(request, "param", 30.0)}
+    with Line(tmp_path, broker.port, inference=inference) as line:
         line.start()
         wait_for(lambda: line.ask("status")["workers"]["default"]["pid"], "the active model scores")
         yield line
@@ -215,6 +216,7 @@ def check_that_it_cost_only_itself(line: Line, subscriber: Subscriber, reason: R
     check_messages(subscriber)
 
 
+@pytest.mark.parametrize("line", [5.0], indirect=True)
 def test_a_shadow_that_hangs_is_switched_off_and_costs_only_itself(
     line: Line, subscriber: Subscriber, good_strip: Path
 ) -> None:

@@ -274,9 +274,15 @@ def _push_and_cut(server: Server, model: Path, *, after_bytes: int) -> None:
     with TcpProxy(server.port) as proxy:
         proxy.chunk_bytes = 16384
 
+        def look(_sender: str, _data: bytes) -> None:
+            if proxy.requests_bytes >= after_bytes:
+                proxy.frozen = True  # however late the cut comes, nothing more has passed
+
+        proxy.watch = lambda: look
+
         def cut_when_due() -> None:
             deadline = time.monotonic() + DEADLINE_SECONDS
-            while proxy.requests_bytes < after_bytes and time.monotonic() < deadline:
+            while not proxy.frozen and time.monotonic() < deadline:
                 time.sleep(0.0005)
             proxy.refuse = True
             proxy.cut()

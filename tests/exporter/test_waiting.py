@@ -96,9 +96,9 @@ def test_what_was_said_before_does_not_count(broker: Broker) -> None:
     """The retained state tells of an earlier push; events of other models and odd messages are left out."""
     state = {"active_sha256": "other", "last_refused_sha256": DIGEST, "last_refused_reason": "model_shapes"}
     publish.single(
-        f"{BASE}/state/model/default", json.dumps(state), retain=True, hostname=broker.host, port=broker.port
+        f"{BASE}/state/model/default", json.dumps(state), qos=1, retain=True, hostname=broker.host, port=broker.port
     )
-    publish.single(f"{BASE}/event/model/default", "odd", retain=True, hostname=broker.host, port=broker.port)
+    publish.single(f"{BASE}/event/model/default", "odd", qos=1, retain=True, hostname=broker.host, port=broker.port)
     others = _event("rejected", sha256="another", reason="golden_mismatch", file="n.onnx")
     assert "active: m version 4" in _decide(
         broker, others, _event("activated", active_sha256=DIGEST, model_id="m", version="4")

@@ -16,6 +16,7 @@ from tests.faults.judging import health, strip_of
 from tests.faults.reliability import Row, tell
 from tests.helpers.box import unique_results
 from tests.helpers.broker import MOSQUITTO, Broker, Subscriber, describe, wait_for
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,9 @@ DROPPED = "dropped: the outbox was full (outbox.max_messages)"
 def test_outbox_limit_reached(tmp_path: Path) -> None:
     """Above outbox.max_messages the oldest go: counted, announced, each named, and missing as a gap in seq."""
     limit, number = 10, 40
-    with Broker(tmp_path, start=False) as broker:
-        line = Line(tmp_path, broker.port, outbox={"max_messages": limit})
+    with Broker(tmp_path, start=False) as broker, TcpProxy(broker.port) as proxy:
+        proxy.refuse = True  # the box finds the broker when the subscriber has found it: it keeps nothing for others
+        line = Line(tmp_path, proxy.port, outbox={"max_messages": limit})
         with line.box:
             line.box.start()
             line.write(number // 2)
@@ -49,6 +51,7 @@ def test_outbox_limit_reached(tmp_path: Path) -> None:
             assert full["outbox_depth"] > limit
             broker.start()
             with Subscriber(broker.port) as subscriber:
+                proxy.refuse = False
                 line.box.wait_until_published(number)
                 wait_for(lambda: len(unique_results(subscriber)) == limit, "the newest arrive")
                 unpublished = line.agree(subscriber)

@@ -160,9 +160,7 @@ def test_a_full_state_disk_stops_nothing_for_good(tmp_path: Path, stack: ExitSta
     while not is_full():  # what SQLite has reserved already is used up first
         assert time.monotonic() < deadline
         line.write(10)
-        wait_for(
-            lambda: is_full() or len(unique_results(line.subscriber)) == len(line.written), "it is full or judges", 60
-        )
+        wait_for(lambda: is_full() or len(unique_results(line.subscriber)) == len(line.written), "it is full or judges")
     line.write(10)
     assert line.box.process is not None
     assert line.box.process.poll() is None, line.box.log
@@ -213,9 +211,7 @@ def test_a_model_that_finds_no_room_waits_and_the_active_one_goes_on(tmp_path: P
     results = wait_for_results(line.subscriber, 9)
     assert {result["model_version"] for result in results} == {1}
     disk.free()
-    wait_for(
-        lambda: line.box.ask("status")["models"]["default"]["active_sha256"] == newer, "the newer model is active", 30
-    )
+    wait_for(lambda: line.box.ask("status")["models"]["default"]["active_sha256"] == newer, "the newer model is active")
     line.write(3)
     verdict = line.judge()
     assert {result["model_version"] for result in verdict.results} == {1, 2}

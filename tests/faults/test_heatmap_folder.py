@@ -79,7 +79,7 @@ def test_a_heatmap_folder_that_hangs_costs_heatmaps_only(tmp_path: Path) -> None
         named = {result["heatmap_path"] for result in verdict.results} - {""}
         wait_for(
             lambda: {str(path.relative_to(tmp_path / "maps")) for path in (tmp_path / "maps").rglob("*.tiff")} == named,
-            "there is nothing but what results name", 30,
+            "there is nothing but what results name",
         )  # fmt: skip
         share.hang()
         line.write(1)

@@ -220,7 +220,8 @@ class Subscriber:
         self._filter = topic_filter
         self._lock = threading.Lock()
         self._messages: list[Message] = []
-        self._subscribed = threading.Event()
+        self._subscribed, self._left = threading.Event(), threading.Event()
+        self._keep_session = keep_session
         self._v5 = protocol == "5"
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -233,6 +234,7 @@ class Subscriber:
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
+        self._client.on_unsubscribe = lambda *_: self._left.set()
         self._client.on_message = self._on_message
         if self._v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's annotation is missing
@@ -250,7 +252,12 @@ class Subscriber:
         self.close()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Leave; where no session is kept the broker knows that it has none to pass a message on to from now on."""
+        if not self._keep_session:
+            # DISCONNECT is not answered: what is published behind it could still find this subscriber.
+            self._client.unsubscribe(self._filter)
+            with contextlib.suppress(AssertionError):  # a broker that is away, or stands still
+                wait_for(lambda: self._left.is_set() or not self._client.is_connected(), "unsubscribed", 30.0)
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -81,9 +81,9 @@ class SparkplugHost:
         return self.heard(kind, device=device)
 
     def say(self, *, online: bool, timestamp_ms: int) -> None:
-        """Publish the STATE of this host."""
+        """Publish the STATE of this host, and wait until the broker has it."""
         state = json.dumps({"online": online, "timestamp": timestamp_ms})
-        self._client.publish(f"spBv1.0/STATE/{self._name}", state, 1, retain=True)
+        self._client.publish(f"spBv1.0/STATE/{self._name}", state, 1, retain=True).wait_for_publish(60)
 
     def command(self, name: str, value: Scalar, datatype: Datatype, device: str = "", *, retain: bool = False) -> None:
         """Write one metric of the node, or of a device."""
@@ -93,7 +93,7 @@ class SparkplugHost:
     def publish(self, kind: str, payload: bytes, device: str = "", *, retain: bool = False) -> None:
         """Publish any bytes to the node, or to one of its devices."""
         topic = f"spBv1.0/{self._group}/{kind}/{NODE}" + (f"/{device}" if device else "")
-        self._client.publish(topic, payload, 0, retain=retain).wait_for_publish(10)
+        self._client.publish(topic, payload, 0, retain=retain).wait_for_publish(60)
 
     def ask_for_rebirth(self) -> None:
         """Ask the node for its births."""

@@ -121,6 +121,12 @@ def model_state(subscriber: Subscriber, slot: str = "default") -> dict[str, Any]
     return state
 
 
+def wait_for_state(subscriber: Subscriber, what: str, **expected: object) -> dict[str, Any]:
+    """Wait until the newest `state/model` says all of this, and give it: events, states and answers come apart."""
+    wait_for(lambda: expected.items() <= model_state(subscriber).items(), f"the state says that {what}")
+    return model_state(subscriber)
+
+
 def model_events(subscriber: Subscriber, what: str = "", slot: str = "default") -> list[dict[str, Any]]:
     """Give the events that arrived."""
     events = [json.loads(payload) for payload in subscriber.payloads(f"/event/model/{slot}")]

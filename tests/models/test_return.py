@@ -57,7 +57,7 @@ def check_return(box: Plant, subscriber: Subscriber, bad: str, good: str, reason
     assert (row["state"], row["reason"], row["facts"]["return_detail"]) == ("withdrawn", reason, event["return_detail"])
     expected = {"active_sha256": good, "last_refused_sha256": bad, "on_probation": False}
     wait_for(lambda: expected.items() <= model_state(subscriber).items(), "the state says the same")
-    assert f"slot_default_{reason}" in box.ask("status")["health"]["alarms"]
+    wait_for(lambda: f"slot_default_{reason}" in box.ask("status")["health"]["alarms"], "the alarm")
     assert reason in box.cli("models", "list").stdout
     return event
 
@@ -174,10 +174,10 @@ def test_a_damaged_active_model_makes_room_for_the_previous_one(
         wait_for(lambda: model_events(subscriber, "rolled_back"), "it is told")
         (event,) = model_events(subscriber, "rolled_back")
         assert (event["sha256"], event["reason"]) == (two, "store_damaged")
-        assert "slot_default_store_damaged" in box.ask("status")["health"]["alarms"]
+        wait_for(lambda: "slot_default_store_damaged" in box.ask("status")["health"]["alarms"], "the alarm")
         push(box.inbox / "again.onnx", lambda path: difference_model(path, version=2))
         box.wait_until_active(two)
-        assert "store_damaged" not in box.ask("status")["health"]["alarms"]
+        wait_for(lambda: "store_damaged" not in box.ask("status")["health"]["alarms"], "the alarm is over")
 
 
 def test_with_all_models_gone_the_service_accounts_for_strips_and_a_push_heals_it(
@@ -195,7 +195,7 @@ def test_with_all_models_gone_the_service_accounts_for_strips_and_a_push_heals_i
             wait_for(lambda: len(line.names) >= 5, "some strips")
         wait_for(lambda: box.ask("status")["strips"]["waiting"] == len(line.names), "they are accounted for")
         wait_for(lambda: "slot_default_store_damaged" in box.ask("status")["health"]["alarms"], "the alarm")
-        assert "slot_default_no_model" in box.ask("status")["health"]["alarms"]
+        wait_for(lambda: "slot_default_no_model" in box.ask("status")["health"]["alarms"], "the other alarm")
         push(box.inbox / "2.onnx", lambda path: difference_model(path, version=2))
         box.wait_until_active(two)
         check_results(box, subscriber, line.names)
@@ -251,7 +251,7 @@ def test_without_its_own_file_a_slot_is_made_anew_out_of_the_ledger(
         box.start()
         box.wait_until_active(two)
         assert box.slot()["previous_sha256"] == one
-        assert "slot_default_state_damaged" in box.ask("status")["health"]["alarms"]
+        wait_for(lambda: "slot_default_state_damaged" in box.ask("status")["health"]["alarms"], "the alarm")
         push(box.inbox / "bad2.onnx", lambda path: difference_model(path, version=8, golden_shift=0.1))
         wait_for(lambda: model_events(subscriber, "unchanged"), "the refused bytes are known")
         push(box.inbox / "old.onnx", lambda path: difference_model(path, version=6, salt=1))

@@ -226,7 +226,7 @@ def test_each_refusal_has_its_reason_in_log_health_and_doctor(tmp_path: Path, pl
         box.show("ca", "insp2")
         broker.restart()
         wait_for(lambda: "not_authorized" in box.health()["alarms"], "the certificate of another box")
-        assert box.health()["delivery"] == "refused"
+        wait_for(lambda: box.health()["delivery"] == "refused", "and nothing is delivered")
         assert re.search(r"does not take what is published on strip-agent/insp1/state/\w+: Not authorized", box.log)
         assert "Not authorized; see its access list; this box shows itself as 'insp2'" in box.doctor()
         box.show("ca", "soon")

@@ -58,13 +58,13 @@ def install(bundle: Path, root: Path, *options: str) -> subprocess.CompletedProc
     root.mkdir(exist_ok=True)
     environment = os.environ | {"STRIP_AGENT_PYTHON": sys.executable}
     command = ["sh", str(bundle / "install.sh"), f"--root={root}", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment)
 
 
 def killed_after(steps: int, bundle: Path, root: Path) -> int:
     """Install, but die after so many steps; how many there were in all where it did not come to that, else 0."""
     command = [sys.executable, "-I", "-B", "-c", KILLED, str(steps), str(bundle), f"--root={root}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode in {0, -signal.SIGKILL}, done.stderr
     return int(done.stderr.split()[-1]) if done.returncode == 0 else 0
 

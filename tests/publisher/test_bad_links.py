@@ -111,7 +111,7 @@ def test_lost_acknowledgements_make_repeats_with_the_same_bytes(broker: Broker, 
     with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
         clock = FastClock(speed=0.001)
         publisher = Publisher(
-            make_config(proxy.port), outbox, jitter=lambda: 0.0, clock=clock, stall_seconds=STALL_SECONDS
+            make_config(proxy.port), outbox, jitter=lambda: 0.0, clock=clock, stall_seconds=PATIENT_SECONDS
         )
         step_until(publisher, lambda: publisher._presence.birth_arrived, "the birth is acknowledged")
         proxy.answers_dropped = True
@@ -119,12 +119,10 @@ def test_lost_acknowledgements_make_repeats_with_the_same_bytes(broker: Broker, 
         step_until(publisher, lambda: len(subscriber.payloads(EVENT)) >= 16, "a window is sent")
         assert len(subscriber.payloads(EVENT)) == 16, "and no more than a window"
         assert len(outbox.pending) == 30, "nothing is done that was not acknowledged"
-        clock.run(1.0)
+        clock.run(600.0)
         step_until(publisher, lambda: not publisher.status().connected, "it noticed")
         proxy.answers_dropped = False
-        clock.run(20.0)
-        step_until(publisher, lambda: proxy.accepted == 2, "it connects again")
-        clock.run(0.001)
+        clock.run(1.0)
         drain(publisher, outbox)
         wait_for(lambda: len(subscriber.payloads(EVENT)) >= 46, "the window was sent twice")
         received = subscriber.payloads(EVENT)

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from agent.publisher import Publisher
 from tests.helpers.broker import Subscriber, free_port, wait_for
 from tests.helpers.publishing import (
@@ -17,6 +19,7 @@ from tests.helpers.publishing import (
     fill,
     make_config,
     make_publisher,
+    needs_mosquitto,
     states,
     step_until,
 )
@@ -57,6 +60,20 @@ def test_a_stop_is_bounded_when_the_broker_does_not_answer(broker: Broker, outbo
         publisher.close("stop", flush_seconds=0.3)
         assert time.monotonic() - started < 60.0
         assert outbox.pending
+
+
+@pytest.mark.parametrize("protocol", [pytest.param("5", marks=needs_mosquitto), "3.1.1"])
+def test_a_goodbye_that_finds_no_room_is_left_to_the_will(broker: Broker, outbox: ListOutbox, protocol: str) -> None:
+    """A broker that owes a window of answers is sent no more; it must not keep the box online for ever."""
+    with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
+        config = make_config(proxy.port, protocol=protocol)
+        publisher = Publisher(config, outbox, jitter=lambda: 0.0, stall_seconds=PATIENT_SECONDS)
+        step_until(publisher, lambda: publisher._presence.birth_arrived, "the link works")
+        proxy.answers_held = True
+        fill(outbox, 100)
+        step_until(publisher, lambda: publisher._room() == 0, "the window is full")
+        publisher.close("stop", flush_seconds=0.1)
+        wait_for(lambda: not states(subscriber, "agent")[-1]["online"], "it is called offline")
 
 
 def test_a_stop_without_a_broker_is_immediate(outbox: ListOutbox) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.publisher import Publisher
 from tests.helpers.broker import ANYBODY, Broker, Subscriber, wait_for
+from tests.helpers.packets import PUBLISH, Packets
 from tests.helpers.publishing import (
     EVENT,
     PATIENT_SECONDS,
@@ -17,6 +18,7 @@ from tests.helpers.publishing import (
     needs_mosquitto,
     step_until,
 )
+from tests.helpers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,6 +97,18 @@ def test_a_broker_that_forgot_everything_gets_nothing_before_its_subscribers_are
             drain(publisher, outbox)
             wait_for(lambda: payloads[-1] in returned.payloads(EVENT), "the last one")
             assert in_first_seen_order(returned.payloads(EVENT)) == payloads[20:]
+        publisher.close("test")
+
+
+def test_while_nobody_is_known_to_listen_a_topic_is_tried_with_one_message(broker: Broker, outbox: ListOutbox) -> None:
+    """Of a window sent at once the end could reach a subscriber who comes meanwhile, and the beginning nobody."""
+    with TcpProxy(broker.port) as proxy:
+        proxy.watch = packets = Packets()
+        publisher = patient(proxy.port, outbox)
+        payloads = fill(outbox, 50)
+        step_until(publisher, lambda: held(publisher), "the alarm is raised")
+        events = [packet for packet in packets.connections[0] if packet.kind == PUBLISH and packet.topic == EVENT]
+        assert {payload for packet in events for payload in payloads if payload in packet.body} == {payloads[0]}
         publisher.close("test")
 
 

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent import mqtt
+from agent.publisher.audience import Audience
 from agent.publisher.echo import Echo
 from agent.publisher.flow_control import WINDOW, FlowControl
 from agent.publisher.holds import FIRST_SECONDS, LONGEST_SECONDS, Holds
@@ -188,8 +189,10 @@ def test_no_more_is_sent_while_too_many_acknowledgements_are_not_recorded() -> N
 class _Run:
     """A window, an outbox and a broker that answers as hypothesis says."""
 
-    def __init__(self, topics: list[str]) -> None:
+    def __init__(self, topics: list[str], *, hold_until_subscribed: bool = False) -> None:
         self.outbox = ListOutbox()
+        self.audience = Audience(holds=hold_until_subscribed)
+        self.listening = False  # somebody subscribes, on this connection
         for topic in topics:
             self.outbox.add(topic, b"x")
         self.inflight, self.holds, self.flow = Inflight(self.outbox), Holds(), FlowControl()
@@ -202,12 +205,16 @@ class _Run:
     def send(self) -> None:
         self.now += FIRST_SECONDS
         self.inflight.go_back(self.holds.wake(self.now))
-        for message in self.inflight.take(min(4, self.flow.size) - len(self.under_way), self.holds, self.now):
+        for message in self._take():
             assert message.row not in self.sent_on_this_connection, "sent twice on one connection"
             self.sent_on_this_connection.add(message.row)
             self.packet_id += 1
             self.under_way[self.packet_id] = message
             self.inflight.sent(self.packet_id, message)
+
+    def _take(self) -> list[OutboxMessage]:
+        room = min(4, self.flow.size) - len(self.under_way)
+        return self.inflight.take(room, self.holds, self.audience, self.now)
 
     def answer(self, reply: str) -> None:
         if reply == "hang up":
@@ -220,15 +227,20 @@ class _Run:
             return
         packet_id = min(self.under_way)
         if reply == "accept":
+            self.listening = True
             self._accept(packet_id)
-        elif reply == "refuse":
+        elif reply == "nobody" and self.listening:
+            self._accept(packet_id)
+        elif reply in {"refuse", "nobody"}:
             message = self._answered(packet_id)
+            self.audience.answered(message.topic, heard=False)
             self.sent_on_this_connection.discard(message.row)
             self.inflight.put_back(message)
             self.holds.refuse(message.topic, "not_authorized", self.now)
             self.holds.keep_back(message.topic, message.row)
         elif reply == "never":
             message = self._answered(packet_id)
+            self.audience.answered(message.topic, heard=False)
             self.inflight.refused_for_ever(message, "too_large", "")
             self.inflight.go_back(self.holds.try_another(message.topic))
 
@@ -240,7 +252,9 @@ class _Run:
     def _begin_again(self) -> None:
         self.under_way.clear()
         self.sent_on_this_connection.clear()
+        self.listening = False
         self.inflight.start_again()
+        self.audience.begin()
         self.holds.begin(self.now)
         self.flow.begin(16)
         self.flow.state_answered()
@@ -248,6 +262,7 @@ class _Run:
     def _accept(self, packet_id: int) -> None:
         message = self._answered(packet_id)
         self.flow.outbox_answered()
+        self.audience.answered(message.topic, heard=True)
         self.delivered.append(message)
         self.inflight.acknowledged(message)
         self.inflight.go_back(self.holds.accept(message.topic))
@@ -310,6 +325,27 @@ def test_without_refusals_first_deliveries_are_in_the_order_of_the_outbox(
     run.finish(lambda: not run.outbox.pending)
     first = list(dict.fromkeys(message.row for message in run.delivered))
     assert first == sorted(first)
+
+
+@example(topics=["event/strip/top"] * 4, replies=["nobody", "nobody", "accept"])
+@given(
+    topics=st.lists(st.sampled_from(["event/strip/top", "event/strip/side"]), max_size=40),
+    replies=st.lists(st.sampled_from(["nobody", "nobody", "accept", "never", "cut"]), max_size=60),
+)
+def test_whenever_a_subscriber_comes_what_was_held_for_it_arrives_in_order(
+    topics: list[str], replies: list[str]
+) -> None:
+    """Also when it comes while a window is under way: of each topic the first message goes alone."""
+    run = _Run(topics, hold_until_subscribed=True)
+    for reply in replies:
+        run.send()
+        run.answer(reply)
+        run.inflight.record(run.now)
+    run.finish(lambda: not run.outbox.pending)
+    for topic in set(topics):
+        first = list(dict.fromkeys(message.row for message in run.delivered if message.topic == topic))
+        assert first == sorted(first)
+    assert {message.row for message in run.delivered} | set(run.outbox.parked) == set(range(1, len(topics) + 1))
 
 
 def test_a_long_queue_for_a_refused_topic_does_not_keep_others_waiting() -> None:
@@ -376,7 +412,7 @@ def test_a_broker_that_hangs_up_on_an_answer_blames_no_result(answer_id: int, *,
         flow.begin(WINDOW)
         flow.state_answered()
         inflight.start_again()
-        [message] = inflight.take(1, holds, 100.0 * connection)
+        [message] = inflight.take(1, holds, Audience(holds=False), 100.0 * connection)
         inflight.sent(5, message)
         end = mqtt.Ended(reached=True, code=None, text="")
         after_hanging_up(end, inflight, {}, {answer_id}, flow, holds, 100.0 * connection)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.publisher import Publisher
+from agent.publisher.holds import LONGEST_SECONDS
 from tests.helpers.broker import Broker, Subscriber, wait_for
 from tests.helpers.outbox import ListOutbox
 from tests.helpers.publishing import (
@@ -162,10 +163,11 @@ def test_a_broker_that_hangs_up_on_a_topic_without_an_answer_gets_the_rest(
 ) -> None:
     """Many brokers only hang up on what they deny. That costs the topic, not the box, and few of its messages."""
     with TcpProxy(broker.port) as proxy, Subscriber(broker.port) as subscriber:
+        clock = FastClock()
         publisher = Publisher(
             make_config(proxy.port, protocol=protocol),
             outbox,
-            clock=FastClock(),
+            clock=clock,
             jitter=lambda: 0.0,
             stall_seconds=PATIENT_SECONDS,
         )
@@ -176,14 +178,14 @@ def test_a_broker_that_hangs_up_on_a_topic_without_an_answer_gets_the_rest(
             fill(outbox, 1, topic="event/strip/side")
         step_until(publisher, lambda: len(outbox.acknowledged) == 200, "the allowed topic went through")
         assert "publish_refused" in publisher.status().alarms
-        assert len(outbox.parked) <= 3
+        assert len(outbox.parked) <= 3 + clock() / (5 * LONGEST_SECONDS), "each hangs up five times, a minute apart"
         assert not any(row % 2 for row in outbox.parked)
         assert len(outbox.pending) + len(outbox.parked) == 200
         proxy.forbidden = b""
         drain(publisher, outbox)
         wait_for(lambda: len(set(subscriber.payloads("event/strip/side"))) == 200 - len(outbox.parked), "the others")
         late = subscriber.payloads("event/strip/side")
-        assert in_first_seen_order(late) == sorted(late, key=lambda payload: int(json.loads(payload)["seq"]))
+        assert in_first_seen_order(late) == sorted(set(late), key=lambda payload: int(json.loads(payload)["seq"]))
         wait_for(lambda: set(subscriber.payloads(EVENT)) == set(allowed), "the allowed ones")
         assert in_first_seen_order(subscriber.payloads(EVENT)) == allowed
         step_until(publisher, lambda: "publish_refused" not in publisher.status().alarms, "the alarm is over")
@@ -221,7 +223,8 @@ def test_a_broker_that_answers_nothing_and_hangs_up_is_not_blamed_on_a_message(
         fill(outbox, 20)
         connections = proxy.accepted
         step_until(publisher, lambda: proxy.accepted - connections >= 12, "it tries again")
-        assert "unstable_connection" in publisher.status().alarms
+        # One that lasted because this machine stood still is a good one, and those before it do not count any more.
+        step_until(publisher, lambda: "unstable_connection" in publisher.status().alarms, "the alarm is raised")
         assert "publish_refused" not in publisher.status().alarms
         proxy.forbidden = b""
         drain(publisher, outbox)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.ledger import open_ledger
+from agent.mqtt import client
+from agent.sparkplug import node
 from agent.sparkplug.payload import Datatype
 from tests.helpers.broker import ANYBODY, KIND, Broker
 from tests.helpers.edge_node import Bench, make_config
@@ -51,10 +53,14 @@ def tell(folder: Path, **mqtt: object) -> Story:
     """Let a node live: history, data, an invalid strip, a rebirth, a device that goes and comes, a cut, the end."""
     packets = Packets()
     with (
+        pytest.MonkeyPatch.context() as patch,
         Broker(folder, ANYBODY) as running,
         TcpProxy(running.port) as proxy,
         SparkplugHost(running.port) as host,
     ):
+        patch.setattr(node, "REBIRTH_SECONDS", 600.0)  # the second request may be slow to arrive
+        patch.setattr(node, "_OFFLINE_SECONDS", 60.0)  # and so may the end of the connection
+        patch.setattr(client, "_GOODBYE_SECONDS", 60.0)
         proxy.watch = packets
         host.command("Node Control/Rebirth", value=True, datatype=Datatype.BOOLEAN, retain=True)
         ledger = open_ledger(folder / "ledger.db")

@@ -19,9 +19,9 @@ from agent.sparkplug.known import CameraFacts
 from agent.sparkplug.payload import Datatype
 from agent.ways import make_ways, together
 from tests.helpers.broker import Broker, Subscriber, free_port, wait_for
-from tests.helpers.edge_node import STALL_SECONDS, Bench, make_config, step_until
+from tests.helpers.edge_node import PATIENT_SECONDS, Bench, make_config, step_until
 from tests.helpers.packets import CONNECT, DISCONNECT, Packets
-from tests.helpers.publishing import acl, needs_mosquitto
+from tests.helpers.publishing import FastClock, acl, needs_mosquitto
 from tests.helpers.sparkplug import SparkplugHost, broken_rules
 from tests.helpers.tcp_proxy import TcpProxy
 
@@ -78,11 +78,15 @@ def test_a_strip_stays_in_the_outbox_until_the_broker_has_confirmed_the_batch(
 
 def test_what_is_not_confirmed_comes_again_as_history(proxy: TcpProxy, host: SparkplugHost, ledger: Ledger) -> None:
     """A link that brings no answer is dropped; the same strips come on the next one, behind its births."""
-    bench = Bench(ledger, make_config(proxy.port), stall_seconds=STALL_SECONDS)
+    clock = FastClock(speed=1.0)
+    bench = Bench(ledger, make_config(proxy.port), clock=clock)
     born(bench, host)
     proxy.answers_dropped = True
     bench.commit(3)
+    bench.step_until(lambda: len(host.strips()) == 3, "they have arrived")
+    clock.run(PATIENT_SECONDS / 2)
     bench.step_until(lambda: not bench.node.status().connected, "the link is given up")
+    clock.run(1.0)
     assert bench.waiting() == 3
     proxy.answers_dropped = False
     bench.drain()
@@ -290,7 +294,8 @@ def test_a_ledger_that_cannot_be_written_costs_no_strip(
 
 def test_commands_that_are_none_change_nothing(broker: Broker, host: SparkplugHost, ledger: Ledger) -> None:
     """Bytes that are no payload, a rebirth that is false or no Boolean, metrics nobody may write."""
-    bench = Bench(ledger, make_config(broker.port))
+    # Time stands still: what is counted of the camera every few seconds would be told in between.
+    bench = Bench(ledger, make_config(broker.port), clock=lambda: 1.0)
     born(bench, host)
     host.publish("NCMD", b"\xff\xff\xff")
     host.publish("NCMD", b"")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.watching.line import Line, descriptors
+from tests.helpers.broker import wait_for
+from tests.watching.line import DEADLINE_SECONDS, Line, descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,9 +43,9 @@ def start() -> Iterator[Callable[..., Line]]:
     for line in lines:
         line.watcher.close()
         assert line.state == "closed"
-    assert set(threading.enumerate()) <= before
+    wait_for(lambda: set(threading.enumerate()) <= before, "no thread stays", DEADLINE_SECONDS)
     gc.collect()
-    assert descriptors() <= had
+    wait_for(lambda: descriptors() <= had, "no descriptor stays", DEADLINE_SECONDS)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 
 from agent.records import FileIdentity
 from agent.watching import scans
+from tests.helpers.broker import wait_for
+from tests.watching.line import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +66,8 @@ def test_a_file_written_during_the_first_scan_is_live(
     line.turn()
     assert line.watcher._scans.full is not None
     (root / "live.tif").write_bytes(b"1")
+    hints = line.watcher._hints
+    wait_for(lambda: "live.tif" in hints._files, "its event came before the scan found it", DEADLINE_SECONDS)
     line.until(lambda: "live.tif" in line.paths)
     line.ready()
     assert [file.path for file in line.handed_out if not file.backlog] == ["live.tif"]
@@ -92,6 +96,10 @@ def test_files_of_one_time_are_handed_out_in_the_order_that_people_count_in(root
         os.utime(root / f"img_{number}.tif", ns=(1, 1_000_000))
     (root / "z.tif").write_bytes(b"1")
     os.utime(root / "z.tif", ns=(1, 1))
-    line = start(root, watch="poll", first_scan_ever=True, backlog=3, settle_seconds=0.2).ready()
+    now = [1000.0]
+    line = start(root, watch="poll", first_scan_ever=True, backlog=3, settle_seconds=0.2, clock=lambda: now[0])
+    line.until(lambda: line.watcher.status().waiting == 7)
+    now[0] += 0.2
+    line.ready()
     assert line.paths == ["z.tif", *(f"img_{number}.tif" for number in (8, 9, 10, 11, 12, 100))]
     assert [file.path for file in line.handed_out if not file.skip] == ["img_11.tif", "img_12.tif", "img_100.tif"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.watching.folder import CHECK_SECONDS
 from tests.helpers.programs import needs
 from tests.watching.line import needs_root
 
@@ -62,12 +63,15 @@ def test_folder_deleted_or_replaced_and_made_again(root: Path, start: Start, how
 
 def test_files_that_wait_while_the_folder_is_away_are_not_called_vanished(root: Path, start: Start) -> None:
     """A share that drops out for a moment brings its files back."""
-    line = start(root, settle_seconds=0.3).ready()
+    now = [1000.0]
+    line = start(root, settle_seconds=0.3, clock=lambda: now[0]).ready()
     (root / "a.tif").write_bytes(b"1")
     line.until(lambda: line.watcher.status().waiting == 1)
     root.rename(root.with_name("away"))
+    now[0] += 0.3
     line.until(lambda: line.state == "missing")
     root.with_name("away").rename(root)
+    now[0] += CHECK_SECONDS
     line.until_paths("a.tif")
     assert line.watcher.status().vanished_before_settle == 0
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from typing import TYPE_CHECKING
+
+import pytest
 
 from agent.records import FileIdentity, SettledFile
 from agent.watching import scans, watcher
@@ -12,8 +15,6 @@ from tests.watching.line import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.watching.line import Start
 
@@ -68,6 +69,25 @@ def test_a_ledger_that_fails_while_it_is_asked_loses_nothing(root: Path, start: 
     assert failures[0] > 5
 
 
+def test_what_has_settled_is_not_lost_where_the_ledger_fails_over_a_scan(root: Path, start: Start) -> None:
+    """A scan that has not had its turn for a while gets it in the step that would hand the files out."""
+    now = [1000.0]
+    (root / "a.tif").write_bytes(b"1")
+    line = start(root, watch="poll", first_scan_ever=True, backlog="none", clock=lambda: now[0])
+    line.until(lambda: line.watcher.status().waiting == 1)
+    (root / "b.tif").write_bytes(b"1")
+    line.watcher.request_scan()
+    now[0] += 10 * watcher.STARVED_SECONDS
+    asked = itertools.count(1)
+    line.fails = lambda: next(asked) == 2
+    with pytest.raises(OSError, match="locked"):
+        line.turn()
+    for _ in range(2):
+        now[0] += 1.0
+        line.turn()
+    assert sorted((file.path, file.skip) for file in line.handed_out) == [("a.tif", True), ("b.tif", False)]
+
+
 def test_what_is_held_while_nothing_can_be_begun_is_bounded(
     root: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,11 +132,14 @@ def test_a_file_given_back_comes_again_however_many_more_are_given_back(root: Pa
 
 def test_a_single_file_that_cannot_be_read_yet_holds_nothing_else_up(root: Path, start: Start) -> None:
     """It comes back after a second; the others go on."""
-    line = start(root).ready()
-    (root / "locked.tif").write_bytes(b"1")
+    now = [1000.0]
+    line = start(root, settle_seconds=0.0, clock=lambda: now[0]).ready()
+    (root / "locked.part").write_bytes(b"1")
+    (root / "locked.part").rename(root / "locked.tif")  # one event, which is over: a later one would bring it again
     line.until(lambda: line.handed_out)
     line.watcher.give_back([line.handed_out.pop()])
     line.ledger.clear()
     (root / "next.tif").write_bytes(b"1")
     line.until(lambda: line.paths == ["next.tif"])
+    now[0] += watcher.RETURN_SECONDS
     line.until_paths("next.tif", "locked.tif")

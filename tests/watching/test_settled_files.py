@@ -32,13 +32,16 @@ def test_a_growing_file_waits_until_it_stands_still(root: Path, start: Start) ->
 
 def test_a_file_that_vanishes_is_counted_and_the_next_one_comes(root: Path, start: Start) -> None:
     """Gone before it settled: a number in the status, and nothing else."""
-    line = start(root, settle_seconds=0.2).ready()
+    now = [1000.0]
+    line = start(root, settle_seconds=0.2, clock=lambda: now[0]).ready()
     (root / "a.tif").write_bytes(b"1")
     line.until(lambda: line.watcher.status().waiting == 1)
     (root / "a.tif").unlink()
     (root / "b.tif").write_bytes(b"1")
+    line.until(lambda: "b.tif" in line.watcher._settling)
+    now[0] += 0.2
     line.until_paths("b.tif")
-    assert line.watcher.status().vanished_before_settle == 1
+    line.until(lambda: line.watcher.status().vanished_before_settle == 1)
 
 
 def test_settle_zero(root: Path, start: Start) -> None:

@@ -69,5 +69,7 @@ def test_request_scan_wakes_the_waiting_thread(root: Path, start: Start) -> None
     """From any thread, at once."""
     line = start(root, watch="poll").ready()
     (root / "a.tif").write_bytes(b"1")
-    threading.Timer(0.05, line.watcher.request_scan).start()
+    timer = threading.Timer(0.05, line.watcher.request_scan)
+    timer.start()
     line.until_paths("a.tif")
+    timer.join()

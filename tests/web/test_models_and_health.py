@@ -8,7 +8,7 @@ from agent.errors import Reason
 from agent.ledger import Changes, ModelRecord
 from agent.messages.alarms import ALARMS
 from agent.web.site import code
-from agent.web.texts import catalogue
+from agent.web.texts import Words, catalogue
 from tests.web.served import MODEL_SHA256, ServedBox
 
 if TYPE_CHECKING:
@@ -64,6 +64,17 @@ def test_alarms_are_told_in_words_with_what_to_do(tmp_path: Path) -> None:
     assert "2.0 GiB" in page
 
 
+def test_alarms_and_what_to_do_are_told_in_chinese(tmp_path: Path) -> None:
+    """No English sentence is left of an alarm that this release knows; why a model had to go is said, too."""
+    told = {"health": HEALTH | {"alarms": "camera_side_missing,slot_default_model_blind"}}
+    with ServedBox(tmp_path, live=lambda: live() | told, web={"language": "zh-TW"}) as box, box.browser() as browser:
+        page = browser.get("/health").text
+    assert "把資料夾或網路磁碟接回來" in page
+    assert ALARMS["camera_missing"].advice not in page
+    assert ALARMS["slot_rolled_back"].text not in page
+    assert Words("zh-TW")("reason.model_blind") in page
+
+
 def test_the_balance_is_shown_and_believed_only_if_it_balances(tmp_path: Path) -> None:
     """By the counters, camera by camera."""
     with ServedBox(tmp_path) as box, box.browser() as browser:
@@ -78,7 +89,7 @@ def test_only_what_exists_has_words() -> None:
     """A reason or an alarm that was renamed keeps no words that nobody sees."""
     for key in catalogue():
         kind, _, name = key.partition(".")
-        assert kind != "alarm" or name in ALARMS, key
+        assert kind not in {"alarm", "advice"} or name in ALARMS, key
         assert kind != "reason" or name in set(Reason), key
 
 

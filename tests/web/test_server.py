@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +61,7 @@ class Served:
         finally:
             if process.poll() is None:
                 process.terminate()
-            process.wait(60)
+            process.wait(120)
 
     def connect(self) -> socket.socket:
         """Connect, as a client that says nothing yet."""
@@ -82,7 +82,7 @@ def read_all(link: socket.socket) -> bytes:
 def test_slow_and_many_clients_keep_nobody_out(tmp_path: Path) -> None:
     """Connections that say nothing, or never end what they say, make room or are let go; the next one is served."""
     page = Served(tmp_path)
-    limits = "import agent.web.guard as g; g.MAX_CONNECTIONS = 20; g.HEAD_SECONDS = 2.0"
+    limits = "import agent.web.guard as g; g.MAX_CONNECTIONS = 20; g.HEAD_SECONDS = 10.0"
     with page.run(limits=limits):
         silent = [page.connect() for _ in range(60)]
         for link in silent[::2]:
@@ -107,11 +107,10 @@ def test_a_body_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
         link.settimeout(0.2)
         answer = b""
         while not answer:
-            try:
+            with suppress(ConnectionError):  # it has answered and gone; the answer lies here
                 link.sendall(b"x")
+            with suppress(TimeoutError):
                 answer = link.recv(100)
-            except TimeoutError:
-                continue
         assert b"408" in answer[:20]
 
 
@@ -208,7 +207,7 @@ def test_it_ends_at_once_with_open_pages(tmp_path: Path) -> None:
         link.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert link.recv(12) == b"HTTP/1.1 200"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 @pytest.mark.parametrize(

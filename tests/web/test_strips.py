@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.control.commands import handle
+from tests.web import served
 from tests.web.served import ServedBox, csrf
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ def box(tmp_path: Path) -> Iterator[ServedBox]:
         {"name": "top", "folder": str(tmp_path / "top"), "part_id_pattern": "_(P[0-9]+)"},
         {"name": "side", "folder": str(tmp_path / "side")},
     ]
-    with ServedBox(tmp_path, cameras=cameras, mqtt={"commands": ["retry"]}) as served:
-        yield served
+    with ServedBox(tmp_path, cameras=cameras, mqtt={"commands": ["retry"]}) as box_of_parts:
+        yield box_of_parts
 
 
 def listed(browser: TestClient, **query: str | int) -> list[str]:
@@ -168,3 +170,21 @@ def test_bytes_that_are_no_text_are_shown_and_their_file_is_found(box: ServedBox
     with box.browser() as browser:
         assert "bad\\xff.tif" in browser.get(f"/strips/{strip_id}").text
     assert box.context.ledger.pages.file_of(strip_id)["path"] == "bad\udcff.tif"  # type: ignore[index]
+
+
+def test_a_service_of_an_earlier_release_is_shown_without_what_it_does_not_know(
+    box: ServedBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the minutes of an upgrade the page may be newer than the service: no page fails for that."""
+
+    def of_an_earlier_release(*asked: Any) -> dict[str, Any]:
+        answer = handle(*asked)
+        answer.pop("reviews", None)
+        answer.get("strip", {}).pop("reviews", None)
+        return answer
+
+    monkeypatch.setattr(served, "handle", of_an_earlier_release)
+    strip_id = box.judge("a.tif", 0.9)
+    with box.browser() as browser:
+        for path in (f"/strips/{strip_id}", "/models"):
+            assert browser.get(path).status_code == 200

@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from agent.messages.alarms import ALARMS
 from agent.web.site import TEMPLATES
 from agent.web.texts import LANGUAGES, Words, catalogue, choose
+from tests.helpers.repository import ROOT
 
 FIELD = re.compile(r"\{[a-z_]*\}")
 
@@ -15,10 +17,24 @@ FIELD = re.compile(r"\{[a-z_]*\}")
 def test_every_text_is_there_in_every_language() -> None:
     """Nobody sees a key, or half a page in another language; what is filled in is the same."""
     for key, texts in catalogue().items():
-        wanted = {"zh-TW"} if key.startswith("alarm.") else set(LANGUAGES)  # the English is in agent/messages/alarms.py
+        in_their_table = key.startswith(("alarm.", "advice."))  # their English is in agent/messages/alarms.py
+        wanted = {"zh-TW"} if in_their_table else set(LANGUAGES)
         assert set(texts) == wanted, key
         assert all(text.strip() for text in texts.values()), key
         assert len({tuple(sorted(FIELD.findall(text))) for text in texts.values()}) == 1, key
+
+
+def test_every_alarm_and_what_to_do_is_there_in_chinese() -> None:
+    """Who reads Chinese is not left with an English sentence for an alarm of this release; the docs advise the same."""
+    documented = {}
+    for line in (ROOT / "docs/zh-TW/alarms.md").read_text(encoding="utf-8").splitlines():
+        if row := re.fullmatch(r"\| `([a-z_]+)` \| \w+ \| .* \| (.*) \|", line):
+            documented[row[1]] = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", row[2]).replace("**", "") + "。"
+    assert set(documented) == set(ALARMS)
+    words = Words("zh-TW")
+    for code in ALARMS:
+        assert words(f"alarm.{code}")
+        assert words(f"advice.{code}") == documented[code]
 
 
 def test_every_text_that_a_template_names_exists() -> None:

@@ -71,7 +71,7 @@ def _trace(folder: Path, *command: str) -> list[str]:
         str(trace),
         *command,
     ]
-    done = subprocess.run(traced, env=environ, cwd=folder, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(traced, env=environ, cwd=folder, capture_output=True, text=True, check=False, timeout=400)
     if "Operation not permitted" in done.stderr and not trace.read_text():
         pytest.skip("the system allows no tracing")
     assert done.returncode == 0, done.stdout + done.stderr

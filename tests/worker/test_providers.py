@@ -182,7 +182,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _wait_until(condition: Any, seconds: float = 60.0) -> None:
+def _wait_until(condition: Any, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import backing_up
 from .box import CONFIG, OPT, UNIT, USER, WEB_UNIT, Box, systemctl, unit_is, write
 from .refusal import Code, Refused
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MARK = OPT / "change.json"
-BACKUPS_KEPT = 2
 SETTLE_SECONDS = 60.0  # for the active model to be loaded, once the service is ready
 
 
@@ -142,24 +142,18 @@ def _start(version: str, tell: Callable[[str], None], *, may_fail: bool = True) 
 
 
 def back_up(state: Path, version: str) -> Path:
-    """Copy the ledger and what is remembered of the slots, while nobody uses them; models are linked, not copied."""
-    folder = state / "backups"
-    target = folder / f"{version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    new = folder / ".new"
-    shutil.rmtree(new, ignore_errors=True)
-    (new / "store").mkdir(parents=True)
-    for path in sorted(state.glob("ledger.db*")):
-        if path.name in {"ledger.db", "ledger.db-wal"}:
-            shutil.copy2(path, new)
-    if (state / "store/slots").is_dir():
-        shutil.copytree(state / "store/slots", new / "store/slots")
-    for model in (state / "store").glob("*.onnx"):
-        os.link(model, new / "store" / model.name)
+    """Keep a copy of the ledger and of what is remembered of the slots; returns where. Raises Refused.
+
+    It is made as the user that the state folder belongs to. That user decides what lies there: root would follow its
+    links, give it files of others to read, and remove what is none of its own.
+    """
+    target = state / "backups" / f"{version}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     owner = state.stat()
-    for path in (folder, new, *new.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    os.sync()
-    new.rename(target)
-    for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-BACKUPS_KEPT]:
-        shutil.rmtree(old)
+    done = subprocess.run(
+        [sys.executable, "-I", "-", str(state), str(target)], input=Path(backing_up.__file__).read_bytes(),
+        capture_output=True, check=False, cwd="/",
+        user=owner.st_uid, group=owner.st_gid, extra_groups=[], env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise Refused(Code.TOOL_FAILED, f"{state} cannot be copied: {done.stderr.decode(errors='replace')[-600:]}")
     return target
