@@ -14,7 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import messages
-from agent.control import for_pages, on_cameras, on_models, on_reviews, on_shadows, on_strips, on_trends, reports
+from agent.control import (
+    for_pages,
+    on_cameras,
+    on_drift,
+    on_models,
+    on_reviews,
+    on_shadows,
+    on_strips,
+    on_trends,
+    reports,
+)
 from agent.control.arguments import (
     Arguments,
     CameraOrAll,
@@ -85,6 +95,7 @@ COMMANDS = {
     "page_models": Command(Arguments, for_pages.models, for_page=True),
     "trend": Command(on_trends.InRange, on_trends.trend, lambda found: found["results"], for_page=True),
     "what_if": Command(on_trends.OtherThreshold, on_trends.what_if, lambda found: found["looked_at"], for_page=True),
+    "page_drift": Command(OneCamera, on_drift.drift, for_page=True),
     "page_health": Command(Arguments, for_pages.health, for_page=True),
 }
 
