@@ -18,12 +18,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent import messages
 from agent.contract.threshold import choose_threshold, operators_threshold
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.shadow.message import events_of, make_shadow_state
+from agent.shadow.message import events_of
 from agent.shadow.notes import Notes
 from agent.shadow.rules import DEADLINES, Strikes, is_missed, needs_memory, rest_seconds
+from agent.shadow.telling import PUBLISH_SECONDS, Telling
 from agent.supervision import starved_seconds
 from agent.wire import Job, Judged, Setup
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.config import Config
-    from agent.ledger import Comparison, Ledger
+    from agent.ledger import Ledger
     from agent.ledger.shadow import Published
     from agent.models.journey import ModelJourney
     from agent.models.slot_state import Shadow
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2  # so soon it sees that nothing waits any more
-PUBLISH_SECONDS = 10.0
 BOX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 1.0  # for a worker that is to end
 
@@ -88,7 +87,7 @@ class ShadowJourney:
         self._brake = brake
         self._start_worker = start_worker
         self._is_busy = is_busy
-        self._publish = publish
+        self._telling = Telling(self._slot.name, ledger, publish, clock)
         self._clock = clock
         self.take(config)
         self._shadow: Shadow | None = None  # the one that all of the following is about
@@ -97,9 +96,8 @@ class ShadowJourney:
         self._asked: _Asked | None = None
         self._strikes = Strikes()
         self._given_up = False  # it is to be switched off, and the model's journey was asked to
-        self._start_at = self._rest_until = self._publish_at = 0.0  # monotonic
+        self._start_at = self._rest_until = 0.0  # monotonic
         self._stood_before = 0.0  # seconds that the brake had been on when the worker was started
-        self._told: tuple[Shadow | None, str, Doing, Comparison | None] | None = None  # shadow, active, ...
 
     def take(self, config: Config) -> None:
         """Go by this configuration from the next strip on. For any thread."""
@@ -320,24 +318,7 @@ class ShadowJourney:
             notes.not_judged(asked.strip, asked.threshold, answer.reason)
 
     def _tell(self, doing: Doing) -> None:
-        """Publish how it compares: at once when something else is to be said of it, else when the figures change."""
-        state, now, slot = self._models.state, self._clock(), self._slot.name
-        shadow = self._shadow
-        same = self._told is not None and self._told[:3] == (shadow, state.active, doing)
-        if same and now < self._publish_at:
-            return
-        self._publish_at = now + PUBLISH_SECONDS
-        topic = messages.shadow_state_topic(slot)
-        found = None if shadow is None else self._ledger.shadow.comparison(slot, shadow.sha256, state.active)
-        told = (shadow, state.active, doing, found)
-        if told == self._told:
-            return
-        self._told = told
-        if shadow is None or found is None:
-            self._publish(topic, b"")
-            return
-        state_now = make_shadow_state(self._config.agent.name, slot, state, shadow, found, doing)
-        self._publish(topic, messages.encode(state_now))
+        self._telling.tell(self._config.agent.name, self._models.state, self._shadow, doing)
 
 
 def _key(shadow: Shadow | None) -> tuple[str, int] | None:

@@ -98,7 +98,7 @@ def _be_the_supervisor(switches: Path) -> None:
     from agent.cli import __main__ as cli  # noqa: PLC0415
     from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
-    from agent.shadow import journey, notes, rules  # noqa: PLC0415
+    from agent.shadow import notes, rules, telling  # noqa: PLC0415
 
     step = Publisher.step
 
@@ -111,7 +111,7 @@ def _be_the_supervisor(switches: Path) -> None:
     loops.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
     keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
     rules.SHARE = 1.0  # no rest
-    notes.WRITE_SECONDS, rules.FIRST_PAUSE_SECONDS, journey.PUBLISH_SECONDS = 0.1, 0.1, 0.1
+    notes.WRITE_SECONDS, rules.FIRST_PAUSE_SECONDS, telling.PUBLISH_SECONDS = 0.1, 0.1, 0.1
     other_worker.start_instead("-m", "tests.e2e.faulty", str(switches))
     cli.main()
 
