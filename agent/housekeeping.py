@@ -42,15 +42,23 @@ class Housekeeping:
         return max(0.0, self._rows_at - self._clock())
 
     def forget_old_rows(self) -> None:
-        """Forget old events, and old strips of cameras that are not configured any more: nobody can find them again."""
+        """Forget old events, and old strips of cameras that have been out of the configuration for as long.
+
+        Whether their files are still there nobody can see any more; but a camera may come back, after a typing error
+        say, and its files must not be new ones then.
+        """
         now = self._ledger.purge.age_now(self._wall_ms(), self._clock())
         if not now:
             return
         before = int(now - self.config.ledger.keep_days * DAY_MS)
         configured = {camera.name for camera in self.config.cameras}
-        for camera in {balance.camera for balance in self._ledger.report.balances()} - configured:
+        for camera, since_ms in self._ledger.purge.cameras_away(configured, now).items():
             self._ledger.strips.keep_files(camera)
-            while batch := self._ledger.purge.old_strips(camera, before, 0, BATCH):
+            forgotten = False
+            while since_ms < before and (batch := self._ledger.purge.old_strips(camera, before, 0, BATCH)):
                 self._ledger.purge.forget([strip.row for strip in batch])
+                forgotten = True
+            if forgotten:
+                self._ledger.strips.forget_first_scan(camera)
         self._ledger.purge.forget_events(before)
         self._ledger.drift.forget(before)

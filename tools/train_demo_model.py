@@ -32,11 +32,12 @@ import onnxruntime  # noqa: E402
 from agent.demo.drawing import HEIGHT, WIDTH  # noqa: E402
 from agent.demo.strips import Image, Truth, make_strip  # noqa: E402
 from tools.exporter.networks import UNet  # noqa: E402
+from tools.stamp_demo_model import CALIBRATION, stamp  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TRAINING, HELD_OUT, CALIBRATION = 1, 2, 4  # first number of the seeds; the demo's have 3 (agent/demo/camera.py)
+TRAINING, HELD_OUT = 1, 2  # first number of the seeds; the demo's have 3 (agent/demo/camera.py), CALIBRATION 4
 SEED = 0
 PATCH = 128
 NETWORK_WIDTH = 7  # the largest whose file stays below 2 MiB with room for a golden strip
@@ -230,6 +231,7 @@ def main() -> None:
         )
         save_checkpoint(train(patches), checkpoint)
     export(checkpoint, arguments.work, arguments.out)
+    stamp(arguments.out)
     good_enough = test(arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes, {time.process_time() - started:.0f} s of CPU time")
     sys.exit(0 if good_enough else 1)

@@ -239,7 +239,8 @@ class LedgerSection(Section):
     """The ledger."""
 
     keep_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
-    """Acknowledged strips whose file and heatmaps are gone are forgotten after this; daily totals stay."""
+    """Acknowledged strips whose file and heatmaps are gone are forgotten after this; daily totals stay. Those of a
+    camera that is not configured any more once it has been away for as long, whether their files are there or not."""
 
 
 class LogSection(Section):

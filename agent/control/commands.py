@@ -14,7 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import messages
-from agent.control import for_pages, on_cameras, on_models, on_reviews, on_shadows, on_strips, on_trends, reports
+from agent.control import (
+    for_pages,
+    on_cameras,
+    on_drift,
+    on_models,
+    on_reviews,
+    on_shadows,
+    on_strips,
+    on_trends,
+    reports,
+)
 from agent.control.arguments import (
     Arguments,
     CameraOrAll,
@@ -85,8 +95,13 @@ COMMANDS = {
     "page_models": Command(Arguments, for_pages.models, for_page=True),
     "trend": Command(on_trends.InRange, on_trends.trend, lambda found: found["results"], for_page=True),
     "what_if": Command(on_trends.OtherThreshold, on_trends.what_if, lambda found: found["looked_at"], for_page=True),
+    "page_drift": Command(OneCamera, on_drift.drift, for_page=True),
     "page_health": Command(Arguments, for_pages.health, for_page=True),
 }
+
+
+PAGE_NEEDS = {"retry": "retry", "activate": "activate", "set_shadow": "activate"}
+"""What the page may have done, and which command `mqtt.commands` has to list for it."""
 
 
 def handle(context: Context, request: dict[str, Any], by: str) -> dict[str, Any]:
@@ -107,12 +122,12 @@ def handle(context: Context, request: dict[str, Any], by: str) -> dict[str, Any]
 def may_ask(context: Context, name: Any) -> bool:
     """Say whether the page on the box may have a command carried out.
 
-    What only reads, `retry` where MQTT may, `review` where the page is to take reviews.
+    What only reads, `review` where the page is to take reviews, and what is listed for MQTT of `PAGE_NEEDS`.
     """
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if name == "review":
         return context.config.web.reviews
-    return command is not None and (command.for_page or (name == "retry" and name in context.config.mqtt.commands))
+    return command is not None and (command.for_page or PAGE_NEEDS.get(name) in context.config.mqtt.commands)
 
 
 def carry_out(context: Context, name: Any, arguments: dict[str, Any], who: Who) -> Outcome:

@@ -16,6 +16,7 @@ from agent.control.arguments import Arguments, Name, Number, digits
 from agent.control.context import CommandError
 from agent.control.on_reviews import by_model
 from agent.control.on_reviews import shown as shown_review
+from agent.control.on_shadows import shadows
 from agent.control.reports import models_of_slots
 from agent.ledger.pages import Filter
 from agent.messages.alarms import ALARMS
@@ -32,6 +33,7 @@ MODELS_LISTED = 50
 ACTIVATIONS_LISTED = 50
 RATE_SECONDS = 600.0
 LARGEST_PAGE = 100
+WORST_PAIRS = 6  # of a shadow
 
 WholeStripId = Annotated[str, digits("a strip", 16, 16)]
 Verdict = Literal["ok", "anomalous", "invalid"]
@@ -168,8 +170,8 @@ def picture(context: Context, asked: OfStrip, _: Who) -> dict[str, Any]:
     }
 
 
-def models(context: Context, _: Arguments, __: Who) -> dict[str, Any]:
-    """Tell of each slot what is active, what was refused and why, how far probation is, and the history."""
+def models(context: Context, _: Arguments, who: Who) -> dict[str, Any]:
+    """Tell of each slot what is active, what was refused and why, how far probation is, its shadow, the history."""
     slots = models_of_slots(context)
     for name, slot in slots.items():
         counts = _state(context, name).probation_counts
@@ -178,6 +180,7 @@ def models(context: Context, _: Arguments, __: Who) -> dict[str, Any]:
             counts = journey.keeper.tally.counted.to_counts()
             slot["postponed"] = journey.postponed.describe()
             slot["inbox"] = journey.inbox.describe()
+        slot["kept"] = list(_state(context, name).kept)
         slot["probation"] = {"strips": context.config.models.probation.strips, **counts}
     ledger = context.ledger.models
     return {
@@ -185,6 +188,8 @@ def models(context: Context, _: Arguments, __: Who) -> dict[str, Any]:
         "models": ledger.list_models()[:MODELS_LISTED],
         "activations": ledger.activations()[:ACTIVATIONS_LISTED],
         "reviews": by_model(context),
+        "shadows": shadows(context, who, WORST_PAIRS),
+        "may_activate": "activate" in context.config.mqtt.commands,
         **_now(context),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agent.control.arguments import WorstPairs
 from agent.control.context import CommandError
 from agent.control.on_models import stored_record
 from agent.errors import Retry
@@ -13,7 +14,7 @@ from agent.models.store import Store
 from agent.shadow.rules import SHARE
 
 if TYPE_CHECKING:
-    from agent.control.arguments import Shadowing, WorstPairs
+    from agent.control.arguments import Shadowing
     from agent.control.context import Context, Who
     from agent.ledger import Comparison
     from agent.models.slot_state import Accepted, SlotState
@@ -38,6 +39,12 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
         "comparison": _shown(results.comparison(asked.slot, sha256, state.active)),
         "worst": results.worst(asked.slot, sha256, state.active, asked.limit),
     }
+
+
+def shadows(context: Context, who: Who, worst: int) -> dict[str, Any]:
+    """Tell the same of each slot that has a shadow, with so many pairs."""
+    told = {slot: shadow(context, WorstPairs(slot=slot, limit=worst), who) for slot in context.config.slots}
+    return {slot: facts for slot, facts in told.items() if facts["shadow"]["sha256"]}
 
 
 def set_shadow(context: Context, asked: Shadowing, _: Who) -> dict[str, Any]:

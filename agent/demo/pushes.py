@@ -27,14 +27,18 @@ class Plan:
 
 
 def set_version(model: bytes, version: int) -> bytes:
-    """Return the same ONNX model with another version: its digest changes, what it computes does not.
+    """Return the same ONNX model with another version: its digest changes, what it computes does not."""
+    return set_metadata(model, "version", str(version))
+
+
+def set_metadata(model: bytes, key: str, value: str) -> bytes:
+    """Return the same ONNX model with another value in its metadata, `key` without the prefix.
 
     Two protobuf messages one after the other are the first with the fields of the second added, and of two metadata
     properties with one key the later one counts, so that no ONNX library is needed here. Field numbers: `onnx.proto`,
     ModelProto.metadata_props is 14, StringStringEntryProto.key and value are 1 and 2.
     """
-    key = _field(1, b"strip_agent.version") + _field(2, str(version).encode())
-    return model + _field(14, key)
+    return model + _field(14, _field(1, f"strip_agent.{key}".encode()) + _field(2, value.encode()))
 
 
 def zero_weights(model: bytes) -> bytes:

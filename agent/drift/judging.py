@@ -39,6 +39,15 @@ HOT_RISE = 0.3  # of the share of strips that reach the threshold
 HOT_DEVIATIONS = 4.5
 MEDIAN_COST = math.pi / 2  # variance of a median over that of a mean
 
+SHOWN_BY: dict[Cause, tuple[str, ...]] = {
+    "light": ("level_target", "contrast_target", "noise_target"),
+    "focus": ("sharpness_target",),
+    "alignment": ("rows_1", "columns_1", "rows_2", "columns_2"),
+    "references": ("unlike_1", "unlike_2"),
+    "product": ("score", "hot"),
+}
+"""What is shown of each cause in charts and figures; what makes it an alarm is in `judge`."""
+
 FLOORS: dict[Kind, float] = {
     "level": 0.08,  # of logarithms: a ratio of 1.08
     "contrast": 0.1,
@@ -77,6 +86,11 @@ class Moved:
     def part(self) -> float:
         """Of the limit; 1.0 reaches it."""
         return abs(self.change) / self.limit
+
+    @property
+    def deviation(self) -> float:
+        """The same with its sign: negative is less than the reference."""
+        return self.change / self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,18 @@ def middles(reference: Reference, samples: Sequence[Sample], fewest: int) -> dic
             limit = max(FLOORS[kind_of(name)], chance)
             found[name] = Moved(name, spread.mean, median(seen), limit, len(seen))
     return found
+
+
+def furthest(reference: Reference, own: Reference | None, samples: Sequence[Sample]) -> dict[Cause, Moved]:
+    """Return of each cause the measure that is furthest away now; nothing before there are strips enough."""
+    recent = samples[-WINDOW:]
+    if len(recent) < FEWEST:
+        return {}
+    now = middles(reference, recent, FEWEST)
+    if own is not None:
+        now["hot"] = _hot(own, recent)
+    shown_by = {cause: [now[name] for name in names if name in now] for cause, names in SHOWN_BY.items()}
+    return {cause: max(moved, key=lambda one: one.part) for cause, moved in shown_by.items() if moved}
 
 
 def values_of(name: str, samples: Iterable[Sample], good_below: float) -> list[float]:

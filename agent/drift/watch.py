@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import now_ms
 from agent.contract.measures import Reference, make_reference, off_scale, on_scale, parse_reference
 from agent.contract.threshold import DEFAULT_THRESHOLD
-from agent.drift.judging import CAUSES, EASED, OWN_STRIPS, WINDOW, Cause, Finding, Sample, judge, middles, shown
+from agent.drift.judging import (
+    CAUSES,
+    EASED,
+    OWN_STRIPS,
+    WINDOW,
+    Cause,
+    Finding,
+    Moved,
+    Sample,
+    furthest,
+    judge,
+    middles,
+    shown,
+)
 from agent.drift.wording import sentence
 
 if TYPE_CHECKING:
@@ -30,6 +43,15 @@ if TYPE_CHECKING:
 FEWEST_OF_A_DAY = 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A finding as it was told when it came: the first of its days (UTC date), and the sentence."""
+
+    finding: Finding
+    began: str
+    text: str
+
+
 @dataclass(slots=True)
 class _Camera:
     """What is known of a camera under one model."""
@@ -42,7 +64,7 @@ class _Camera:
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=OWN_STRIPS))
     not_compared: int = 0  # strips since the start
     fresh: bool = True  # strips have come since it was judged last
-    findings: dict[Cause, tuple[Finding, str]] = field(default_factory=dict)  # with the sentence
+    findings: dict[Cause, _Told] = field(default_factory=dict)
     standing: set[Cause] = field(default_factory=set)
 
     @property
@@ -76,9 +98,9 @@ class DriftWatch:
     def alarms(self) -> dict[str, str]:
         """Return the alarms by name, each with what was found. Raises Retry where the ledger cannot."""
         return {
-            alarm_name(known.name, cause): text
+            alarm_name(known.name, cause): told.text
             for known in self._follow()
-            for cause, (_, text) in known.findings.items()
+            for cause, told in known.findings.items()
         }
 
     def facts(self) -> dict[str, Any]:
@@ -131,12 +153,12 @@ class DriftWatch:
         found = judge(known.reference, known.own, list(known.samples), known.standing)
         before, known.findings = known.findings, {}
         for finding in found:
-            told = before.get(finding.cause)
-            known.findings[finding.cause] = told or (finding, self._say(known, finding))
+            known.findings[finding.cause] = before.get(finding.cause) or self._tell(known, finding)
         known.standing = set(known.findings)
 
-    def _say(self, known: _Camera, finding: Finding) -> str:
-        return sentence(finding, self._began(known, finding), of_calibration=known.stamped is not None)
+    def _tell(self, known: _Camera, finding: Finding) -> _Told:
+        began = self._began(known, finding)
+        return _Told(finding, began, sentence(finding, began, of_calibration=known.stamped is not None))
 
     def _began(self, known: _Camera, finding: Finding) -> str:
         """Return the first of the days, up to now without a break, on which the middle was that far off (UTC date)."""
@@ -167,7 +189,9 @@ def _facts(known: _Camera) -> dict[str, Any]:
     reference = known.reference
     source = "calibration" if known.stamped else "first strips" if known.own else "none"
     measures: dict[str, Any] = {}
+    furthest_now: dict[Cause, Moved] = {}
     if reference is not None:
+        furthest_now = furthest(reference, known.own, list(known.samples))
         for name, moved in middles(reference, list(known.samples)[-WINDOW:], 1).items():
             was, found = shown(moved)
             ends = [off_scale(name, moved.was + side * moved.limit) for side in (-1, 1)]
@@ -178,14 +202,21 @@ def _facts(known: _Camera) -> dict[str, Any]:
                 "limit_high": _short(ends[1]),
             }
     return {
+        "model_sha256": known.model_sha256,
+        "good_below": known.good_below,
         "reference": source,
         "reference_strips": reference.strips if reference else 0,
         "strips": min(len(known.samples), WINDOW),
         "learned": OWN_STRIPS if known.own else len(known.samples),
         "learns": OWN_STRIPS,
         "not_compared": known.not_compared,
-        "changed": {cause: text for cause, (_, text) in known.findings.items()},
-        "examples": {cause: list(finding.examples) for cause, (finding, _) in known.findings.items()},
+        "changed": {cause: told.text for cause, told in known.findings.items()},
+        "began": {cause: told.began for cause, told in known.findings.items()},
+        "examples": {cause: list(told.finding.examples) for cause, told in known.findings.items()},
+        "furthest": {
+            cause: {"measure": moved.measure, "deviation": _short(moved.deviation)}
+            for cause, moved in furthest_now.items()
+        },
         "measures": measures,
     }
 

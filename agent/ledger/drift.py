@@ -46,13 +46,13 @@ class Drift:
                 continue
         return found
 
-    def days(self, camera: str, model_sha256: str, measure: str) -> dict[str, Sketch]:
-        """Return a measure's sketches by UTC date, the earliest first."""
+    def days(self, camera: str, model_sha256: str, measure: str, since_day: str = "") -> dict[str, Sketch]:
+        """Return a measure's sketches by UTC date, the earliest first; from a date on."""
         with self._database.reading() as db:
             rows = db.execute(
                 "SELECT day, n, mean, m2, steps FROM sketches WHERE camera = ? AND model_sha256 = ? AND measure = ? "
-                "ORDER BY day",
-                (camera, model_sha256, measure),
+                "AND day >= ? ORDER BY day",
+                (camera, model_sha256, measure, since_day),
             ).fetchall()
         return {day: Sketch(n, mean, m2, parse_steps(steps)) for day, n, mean, m2, steps in rows}
 

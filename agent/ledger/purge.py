@@ -15,12 +15,13 @@ from agent.messages import COMMAND_EVENT, REVIEW_EVENT, shadow_event_topic
 from agent.records import FileIdentity, Strip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from agent.ledger.database import Database
 
 KEEP_CLOCK_MS = 600_000
 COMMANDS_KEPT = 10_000
+_AWAY = "away:"  # and a camera: key in `meta`
 _FORGETTABLE = """s.state IN ('ok', 'anomalous', 'invalid') AND s.disposal NOT IN ('after_ack', 'due', 'going', 'stays')
     AND NOT EXISTS (SELECT 1 FROM results AS r JOIN outbox AS o ON o.seq = r.seq
                     WHERE r.strip = s.id AND o.state IN ('pending', 'parked'))
@@ -116,6 +117,24 @@ class Purge:
         """Record that the heatmaps of these results are gone."""
         with self._database.transaction() as db:
             db.executemany("UPDATE results SET heatmap_bytes = 0 WHERE seq = ?", [(seq,) for seq in seqs])
+
+    def cameras_away(self, configured: Collection[str], now_ms: int) -> dict[str, int]:
+        """Return the cameras that have strips and are not configured, each with since when that is known (Unix ms).
+
+        Kept in the ledger, so that restarts do not begin it anew; what is configured again is forgotten.
+        """
+        with self._database.reading() as db:
+            known = {name for (name,) in db.execute("SELECT name FROM counters WHERE kind = 'seen'")}
+            rows = db.execute("SELECT key, value FROM meta WHERE key GLOB ?", (f"{_AWAY}*",)).fetchall()
+        noted = {key.removeprefix(_AWAY): int(value) for key, value in rows}
+        away = {name: noted.get(name, now_ms) for name in sorted(known.difference(configured))}
+        if away != noted:
+            with self._database.transaction() as db:
+                db.execute("DELETE FROM meta WHERE key GLOB ?", (f"{_AWAY}*",))
+                db.executemany(
+                    "INSERT INTO meta VALUES (?, ?)", [(_AWAY + name, str(since)) for name, since in away.items()]
+                )
+        return away
 
     def old_strips(self, camera: str, seen_before_ms: int, after_row: int, limit: int) -> list[Strip]:
         """Return a camera's acknowledged strips begun before then; whether their files exist is for the caller."""

@@ -252,13 +252,13 @@ class ShadowResults:
         return self._pairs("x.disagrees = 1 AND x.judged_ms >= ? ORDER BY x.id DESC LIMIT ?", (since_ms, limit))
 
     def _pairs(self, which: str, values: Sequence[Any]) -> list[dict[str, Any]]:
-        names = ("row", "strip_id", "camera", "file", "seq", "slot", "active_sha256", "verdict", "score",
+        names = ("row", "strip_id", "camera", "file", "seq", "revision", "slot", "active_sha256", "verdict", "score",
                  "shadow_sha256", "shadow_verdict", "shadow_score", "shadow_threshold", "shadow_reason",
                  "shadow_inference_ms", "judged_ms")  # fmt: skip
         with self._database.snapshot() as db:
             rows = db.execute(
-                "SELECT s.id, s.strip_id, s.camera, s.path, r.seq, x.slot, r.model_sha256, r.verdict, r.score, "  # noqa: S608 - constants
-                "x.shadow_sha256, x.verdict, x.score, x.threshold, x.reason, x.inference_ms, x.judged_ms "
+                "SELECT s.id, s.strip_id, s.camera, s.path, r.seq, r.revision, x.slot, r.model_sha256, r.verdict, "  # noqa: S608 - constants
+                "r.score, x.shadow_sha256, x.verdict, x.score, x.threshold, x.reason, x.inference_ms, x.judged_ms "
                 "FROM shadow_results AS x JOIN results AS r ON r.seq = x.seq JOIN strips AS s ON s.id = r.strip "
                 f"WHERE {which}",
                 values,

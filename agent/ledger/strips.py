@@ -103,6 +103,11 @@ class Strips:
         with self._database.transaction() as db:
             db.execute("INSERT OR IGNORE INTO cameras VALUES (?, ?)", (camera, now_ms()))
 
+    def forget_first_scan(self, camera: str) -> None:
+        """Let the backlog rule count anew, for a camera whose strips were forgotten without a look at its files."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM cameras WHERE name = ?", (camera,))
+
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def any_waits(self) -> bool:

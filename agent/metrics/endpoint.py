@@ -45,6 +45,10 @@ class MetricsServer:
             client, _ = self._socket.accept()
         except TimeoutError:
             return
+        except OSError as error:  # no descriptors; without a pause this would be asked again at once, for ever
+            log.warning("/metrics: %s", error)
+            time.sleep(timeout_seconds)
+            return
         with client:
             try:
                 self._serve(client, time.monotonic() + CLIENT_SECONDS)
@@ -65,7 +69,7 @@ class MetricsServer:
         try:
             family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
             opened = socket.create_server((str(address[0]), int(address[1])), family=family, backlog=BACKLOG)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that can be none, with two dots say, is the latter
             if not self.problem:
                 log.error("metrics.listen %s: %s; it is tried again", self._listen, error)  # noqa: TRY400 - no stack
             self.problem = str(error)

@@ -5,8 +5,9 @@ Counters come from the ledger, so they go on over restarts and kills; they begin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -22,12 +23,13 @@ from agent import __version__, messages
 from agent.ledger.tallies import BUCKETS_SECONDS, DURATIONS, Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client import Metric
 
     from agent.health import Parts
     from agent.messages import Health
+    from agent.models.slot_state import SlotState
 
 PREFIX = "strip_agent_"
 STATUS = {"ok": 0, "degraded": 1, "failing": 2}
@@ -38,15 +40,28 @@ HELP: dict[Duration, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is told of: the service's parts, its health, what `DriftWatch.facts` says, and the slots' states."""
+
+    parts: Parts
+    health: Health
+    drift: Mapping[str, Any]
+    slots: Mapping[str, SlotState]
+
+
 class _Box(Collector):
-    def __init__(self, parts: Parts, health: Health) -> None:
-        self._parts = parts
-        self._health = health
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._parts = told.parts
+        self._health = told.health
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily(f"{PREFIX}build", "The agent.", {"version": __version__, "agent": self._health.agent})
         yield from self._strips()
         yield self._reviews()
+        yield from self._drift()
+        yield from self._shadows()
         yield from self._queues()
         yield from self._surroundings()
 
@@ -86,6 +101,56 @@ class _Box(Collector):
         for one in self._parts.ledger.reviews.counts():
             reviews.add_metric([one.model_sha256, one.verdict, one.finding], one.number)
         return reviews
+
+    def _drift(self) -> Iterator[Metric]:
+        strips = GaugeMetricFamily(
+            f"{PREFIX}drift_reference_strips", "Strips that a camera's looks are compared with; 0: there are none yet.",
+            labels=["camera"],
+        )  # fmt: skip
+        drifted = GaugeMetricFamily(
+            f"{PREFIX}drifted", "1 while a camera's strips look otherwise than the reference, by what has changed.",
+            labels=["camera", "kind"],
+        )  # fmt: skip
+        deviation = GaugeMetricFamily(
+            f"{PREFIX}drift_deviation",
+            "How far the last strips are from the reference, as a part of what makes an alarm: 1 and -1 reach it.",
+            labels=["camera", "kind"],
+        )
+        for camera, facts in self._told.drift.items():
+            strips.add_metric([camera], facts["reference_strips"])
+            for kind, one in facts["furthest"].items():
+                drifted.add_metric([camera, kind], int(kind in facts["changed"]))
+                deviation.add_metric([camera, kind], one["deviation"])
+        yield from (strips, drifted, deviation)
+
+    def _shadows(self) -> Iterator[Metric]:
+        both = ["slot", "sha256", "active_sha256"]
+        compared = CounterMetricFamily(
+            f"{PREFIX}shadow_compared", "Strips that a slot's shadow and its active model have judged.", labels=both
+        )
+        flips = CounterMetricFamily(
+            f"{PREFIX}shadow_flips", "Those that the shadow sees otherwise, by its verdict.", labels=[*both, "to"]
+        )
+        missed = CounterMetricFamily(
+            f"{PREFIX}shadow_missed", "Strips that were gone before the shadow came to them.", labels=both
+        )
+        scores = GaugeMetricFamily(
+            f"{PREFIX}shadow", "1 for the model that is a slot's shadow, 0 where it was switched off.",
+            labels=["slot", "model_id", "version", "sha256"],
+        )  # fmt: skip
+        for slot, state in self._told.slots.items():
+            if (shadow := state.shadow) is None:
+                continue
+            scores.add_metric(
+                [slot, shadow.facts.model_id, str(shadow.facts.version), shadow.sha256], int(not shadow.reason)
+            )
+            found = self._parts.ledger.shadow.comparison(slot, shadow.sha256, state.active)
+            names = [slot, shadow.sha256, state.active]
+            compared.add_metric(names, found.compared)
+            missed.add_metric(names, found.missed)
+            for to, number in (("anomalous", found.to_anomalous), ("ok", found.to_ok), ("invalid", found.invalid)):
+                flips.add_metric([*names, to], number)
+        yield from (compared, flips, missed, scores)
 
     def _queues(self) -> Iterator[Metric]:
         health = self._health
@@ -145,12 +210,12 @@ class _Box(Collector):
         yield alarms
 
 
-def expose(take: Callable[[], tuple[Parts, Health]], accept: str) -> tuple[bytes, str]:
+def expose(take: Callable[[], Told], accept: str) -> tuple[bytes, str]:
     """Return the figures as bytes and their content type, in the format that `accept` (the HTTP header) asks for.
 
     Raises Retry where the ledger does not answer.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Box(*take()))
+    registry.register(_Box(take()))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -7,6 +7,7 @@ live.py      tells open pages that there is news texts.py     words in two langu
 line.py strips.py strip.py models.py health.py login.py   the pages
 pictures.py  pictures by a strip's id           painter.py   the process that decodes them (paint/)
 looks.py     boxes around what was found        cache.py     what was made once
+review.py changing.py   what may be done here, passed on to the agent
 
 It never opens the ledger and never imports the service.
 """

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
 WIDTH, HEIGHT = 1000.0, 200.0
 LEAST_SHARE = 0.05  # at the top of the shares' axis
 TICKS = 4
+LEAST_DAYS = 7  # on the axis of a look
+ROOM = 0.1  # above and below what is drawn
 SHARE_BUCKETS = 5  # of the scores' ones together: a share of one strip says little
 
 
@@ -123,6 +126,45 @@ def place_in_bins(value: float, bins: list[dict[str, Any]]) -> float | None:
             inside: float = (value - one["low"]) / (one["high"] - one["low"])
             return round((place + inside) / len(bins) * WIDTH, 2)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A measure day by day: the line through the days' middles, a dot on each, what is as ever, the reference's y."""
+
+    line: str
+    dots: str
+    band: Bar
+    reference: float
+    ticks: tuple[float, float, float]  # beside the axis, the highest first
+    first_day: str
+    last_day: str
+
+
+def look(measure: dict[str, Any], today: date) -> Look:
+    """Draw a measure of `page_drift` over the days until today, at least LEAST_DAYS of them; a gap breaks the line."""
+    days = [(date.fromisoformat(one["day"]), one["middle"]) for one in measure["days"]]
+    values = [measure["limit_low"], measure["limit_high"], *(middle for _, middle in days)]
+    room = (max(values) - min(values)) * ROOM or ROOM
+    low, high = min(values) - room, max(values) + room
+    first = min([today - timedelta(LEAST_DAYS - 1), *(day for day, _ in days)])
+    width = WIDTH / ((today - first).days + 1)
+    line, dots, before = [], [], None
+    for day, middle in days:
+        x, y = round(((day - first).days + 0.5) * width, 2), _y(middle - low, high - low)
+        line.append(f"{'L' if before == day - timedelta(1) else 'M'}{x} {y}")
+        dots.append(f"M{x} {y}h0")
+        before = day
+    top = _y(measure["limit_high"] - low, high - low)
+    return Look(
+        line="".join(line),
+        dots="".join(dots),
+        band=Bar(0, top, WIDTH, round(_y(measure["limit_low"] - low, high - low) - top, 2)),
+        reference=_y(measure["reference"] - low, high - low),
+        ticks=(high, (high + low) / 2, low),
+        first_day=first.isoformat(),
+        last_day=today.isoformat(),
+    )
 
 
 def ticks(top: float) -> list[float]:

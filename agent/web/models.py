@@ -1,4 +1,4 @@
-"""The page *Models*: what is active, what was refused and why, how far probation has come, which model judged when."""
+"""The page *Models*: what is active, what was refused and why, probation, shadows, which model judged when."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
+from agent.web.changing import CHANGES
 from agent.web.site import render, site_of
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ NUMBERS_SHOWN = 20
 
 async def show(request: Request) -> Response:
     """Show the models."""
-    found = {"reviews": {}, **await site_of(request).agent.ask("page_models")}
+    earlier_release: dict[str, Any] = {"reviews": {}, "shadows": {}, "may_activate": False}
+    found = earlier_release | await site_of(request).agent.ask("page_models")
+    said = request.query_params.get("said", "")
+    said = said if said in CHANGES else ""
     names = {model["sha256"]: model["model_id"] for model in found["models"] if model["model_id"]}
-    return render(request, "models.html", found=found, names=names, measured=measured)
+    return render(request, "models.html", found=found, names=names, measured=measured, said=said)
 
 
 def measured(words: Words, facts: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from agent.config.secret_files import read_secret
 from agent.config.web import host_of, tls_context
 from agent.config.web_check import web_problems
 from agent.errors import ExitCode, Fatal
-from agent.web import health, line, login, models, pictures, review, strip, strips, trend
+from agent.web import changing, health, line, login, models, pictures, review, strip, strips, trend
 from agent.web.asking import Agent, AgentRefusedError, AgentSilentError
 from agent.web.cache import Cache
 from agent.web.guard import GuardedProtocol
@@ -71,6 +71,7 @@ def make_app(config: Config, password: str = "") -> Starlette:
             *trend.routes,
             *pictures.routes,
             *models.routes,
+            *changing.routes,
             *health.routes,
             *login.routes,
             Route("/events", site.live.stream),

@@ -1,13 +1,16 @@
-"""The page *Trend*: a camera's scores over time, how they are spread, and what another threshold would have said."""
+"""The page *Trend*: a camera's scores over time, how they are spread, what another threshold would have said, drift."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
+from agent.messages import Fault
+from agent.messages.alarms import ALARMS
 from agent.web import charts
 from agent.web.asking import AgentRefusedError
 from agent.web.site import render, site_of
@@ -89,7 +92,25 @@ async def show(request: Request) -> Response:
         threshold=threshold,
         step="1" if trend["in_pixels"] else "0.005",
         what_if=await _what_if(site, asked, threshold),
+        drift=(drift := await _drift(site, asked.camera)),
+        looks=[_drawn(cause, drift["now_ms"]) for cause in drift["causes"]],
     )
+
+
+async def _drift(site: Site, camera: str) -> dict[str, Any]:
+    """Return how the camera's strips look; `unknown` from a service of an earlier release, which has no such answer."""
+    try:
+        return await site.agent.ask("page_drift", camera=camera)
+    except AgentRefusedError as error:
+        if error.code != Fault.NOT_ALLOWED:
+            raise
+        return {"state": "unknown", "causes": []}
+
+
+def _drawn(cause: dict[str, Any], now_ms: int) -> dict[str, Any]:
+    today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
+    advice = ALARMS[f"camera_drift_{cause['cause']}"].advice
+    return {**cause, "drawn": charts.look(cause, today), "advice": advice}
 
 
 async def what_if(request: Request) -> Response:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
 
-from agent.contract.model import ModelDescription, Port, check_model
+from agent.contract.measures import NAMES, parse_reference
+from agent.contract.model import PREFIX, ModelDescription, Port, check_model
 from agent.demo.pushes import MODEL, set_version, zero_weights
 from agent.demo.strips import make_strip
+from agent.drift.judging import FEWEST, Sample, judge
+from agent.worker.measuring import measure
 
 UNSEEN = 5  # seeds that neither the training nor the held-out test of tools/train_demo_model.py knows
 
@@ -35,6 +40,20 @@ def test_the_bundled_model_keeps_the_contract(session: onnxruntime.InferenceSess
     assert facts.labelled
     assert (facts.model_id, facts.version, facts.threshold) == ("flex-demo", 1, 0.5)
     assert (facts.height, facts.width, facts.input_scale) == (976, 176, "unit")
+
+
+def test_the_bundled_model_knows_how_the_demos_strips_look(session: onnxruntime.InferenceSession) -> None:
+    """Drift is compared from the first strips on, and finds nothing on the demo's line, which never changes."""
+    reference = parse_reference(session.get_modelmeta().custom_metadata_map[f"{PREFIX}calibration_measures"])
+    assert set(reference.spreads) == set(NAMES)
+    samples = []
+    for number in range(FEWEST):
+        strip, _ = make_strip(np.random.default_rng([UNSEEN, number]), defects=int(number % 3 == 0))
+        (heatmap, *_), *_ = session.run(["output"], {"input": strip[None, :3] / np.float32(255)})[0]
+        samples.append(Sample(f"{number:016x}", measure(strip[:3], 255.0, float(heatmap.max()))))
+    assert judge(reference, None, samples) == []
+    dark = [replace(sample, measures=replace(sample.measures, level_target=120.0)) for sample in samples]
+    assert [found.cause for found in judge(reference, None, dark)] == ["light"]
 
 
 @pytest.mark.parametrize("defects", [0, 2])

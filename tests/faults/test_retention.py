@@ -48,13 +48,27 @@ class Line:
         self.monotonic = 0.0
         self.away = False
         clocks = {"clock": lambda: self.monotonic, "wall_ms": lambda: self.wall_ms}
-        self.housekeeping = Housekeeping(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
+        self.restart_housekeeping()
         self.heatmap_folder = HeatmapFolder(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
         self.heatmap_folder.remove_old_heatmaps()  # a look at the clock
         self.camera_files = CameraFiles(
             self.config.cameras[0], self.ledger, keep_days=1, folder_is_away=lambda _: self.away,
             **clocks,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def restart_housekeeping(self) -> None:
+        """Make it anew, as a restart does."""
+        clocks = {"clock": lambda: self.monotonic, "wall_ms": lambda: self.wall_ms}
+        self.housekeeping = Housekeeping(self.config, self.ledger, **clocks)  # type: ignore[arg-type]
+
+    def take_out(self, camera: str) -> None:
+        """Have a reload take a camera out of the configuration; another one comes in its place."""
+        other = self.config.cameras[0].model_copy(update={"name": f"not {camera}"})
+        self.housekeeping.config = self.config.model_copy(update={"cameras": [other]})
+
+    def put_back(self) -> None:
+        """Have a reload bring everything back."""
+        self.housekeeping.config = self.config
 
     def pass_days(self, days: float) -> None:
         """Let both clocks go on."""
@@ -157,6 +171,44 @@ def test_a_clock_that_jumps_far_ahead_removes_nothing_until_it_is_confirmed(line
         line.heatmap_folder.remove_old_heatmaps()
     assert not _there(kept)
     assert line.camera_files.forget_old_rows() == 1, "the file of the other one is there"
+    assert line.ledger.report.audit().balanced
+
+
+def test_a_camera_that_is_out_of_the_configuration_for_a_while_has_its_strips_judged_once(line: Line) -> None:
+    """A typing error that takes a camera out does not make its old files new ones; for as long as rows are kept."""
+    line.bring("a.tif", heatmap_bytes=0)
+    line.pass_days(5)
+    file = SettledFile("top", "a.tif", FileIdentity.of((line.camera / "a.tif").stat()))
+    line.take_out("top")
+    for _ in range(23):
+        line.housekeeping.forget_old_rows()
+        line.pass_days(1 / 24)
+    assert line.ledger.strips.known([file])
+    line.put_back()
+    line.housekeeping.forget_old_rows()
+    line.take_out("top")
+    for _ in range(23):
+        line.housekeeping.forget_old_rows()
+        line.pass_days(1 / 24)
+    assert line.ledger.strips.known([file]), "it was away twice, and never for as long"
+
+
+def test_a_camera_that_stays_out_of_the_configuration_is_forgotten(line: Line) -> None:
+    """Nobody sees its files any more, so age alone decides in the end; should it come back, its backlog rule counts."""
+    line.bring("a.tif", heatmap_bytes=0)
+    line.ledger.strips.record_first_scan("top")
+    line.pass_days(5)
+    line.take_out("top")
+    line.housekeeping.forget_old_rows()
+    line.pass_days(0.9)
+    line.restart_housekeeping()
+    line.take_out("top")
+    line.housekeeping.forget_old_rows()
+    assert line.ledger.report.list_strips(state=None, camera=None, limit=9)
+    line.pass_days(0.2)
+    line.housekeeping.forget_old_rows()
+    assert not line.ledger.report.list_strips(state=None, camera=None, limit=9)
+    assert not line.ledger.strips.camera_was_scanned("top")
     assert line.ledger.report.audit().balanced
 
 
