@@ -46,6 +46,8 @@ def shown(facts: dict[str, Any]) -> str:
     lines = [f"slot {facts['slot']}: shadow {_named(shadow)}, active {_named(active)}"]
     if shadow["reason"]:
         lines.append(f"SWITCHED OFF: {shadow['reason']}: {shadow['detail']}")
+    if shadow.get("provider_refused"):  # an older service does not tell
+        lines.append(f"ON THE CPU, as it cannot be computed by {shadow['provider_refused']}")
     if not found["compared"]:
         missed = f"; {found['missed']} strips were gone before it came to them" if found["missed"] else ""
         return "\n".join([*lines, f"nothing compared yet{missed}"])

@@ -25,6 +25,7 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
     state = _state(context, asked.slot)
     sha256 = state.shadow.sha256 if state.shadow else ""
     results = context.ledger.shadow
+    loaded = context.models[asked.slot].slot.shadow_facts if asked.slot in context.models else None
     return {
         "slot": asked.slot,
         "shadow": _model(sha256, state.shadow.facts if state.shadow else None)
@@ -34,6 +35,8 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
             "detail": state.shadow.detail if state.shadow else "",
             "share": SHARE,
             "events": state.shadow.events if state.shadow else False,
+            "provider": loaded.provider if loaded else "",
+            "provider_refused": loaded.provider_refused if loaded else "",
         },
         "active": _model(state.active, state.accepted.get(state.active)),
         "comparison": _shown(results.comparison(asked.slot, sha256, state.active)),

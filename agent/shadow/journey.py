@@ -208,6 +208,7 @@ class ShadowJourney:
             if asked is None:
                 stood = self._brake.on_seconds - self._stood_before
                 worker.poll_loaded(LOOK_SECONDS, self._config.models.trial.seconds + stood)
+                self._slot.shadow_facts = worker.facts
                 if worker.opens:
                     self._brake.hold(worker)
                 return 0.0
@@ -237,7 +238,7 @@ class ShadowJourney:
         if worker is not None:
             self._brake.let_go(worker)
             self._slot.end(worker, grace_seconds)
-        self._slot.shadow_is_there = False
+        self._slot.shadow_is_there, self._slot.shadow_facts = False, None
 
     def _lost(self, worker: WorkerHandle, notes: Notes, lost: Reject | Retry) -> None:
         """Note that the worker is gone, and what that says of the strip that it was at."""
@@ -318,7 +319,8 @@ class ShadowJourney:
             notes.not_judged(asked.strip, asked.threshold, answer.reason)
 
     def _tell(self, doing: Doing) -> None:
-        self._telling.tell(self._config.agent.name, self._models.state, self._shadow, doing)
+        loaded = self._slot.shadow_facts
+        self._telling.tell(self._config.agent.name, self._models.state, self._shadow, doing, loaded)
 
 
 def _key(shadow: Shadow | None) -> tuple[str, int] | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agent.ledger import Comparison, Ledger
     from agent.models.slot_state import Shadow, SlotState
     from agent.shadow.message import Doing
+    from agent.wire import Loaded
 
 PUBLISH_SECONDS = 10.0  # so long at the most figures wait
 
@@ -35,8 +36,13 @@ class Telling:
         self._told: tuple[Shadow | None, str, Doing, Comparison | None] | None = None  # shadow, active, ...
         self._publish_at = 0.0  # monotonic
 
-    def tell(self, agent: str, state: SlotState, shadow: Shadow | None, doing: Doing) -> None:
-        """Publish what there is to say; `agent` is the box's name, `state` the slot's. Raises Retry."""
+    def tell(
+        self, agent: str, state: SlotState, shadow: Shadow | None, doing: Doing, loaded: Loaded | None = None
+    ) -> None:
+        """Publish what there is to say; `agent` is the box's name, `state` the slot's, `loaded` the worker's facts.
+
+        Raises Retry.
+        """
         now = self._clock()
         same = self._told is not None and self._told[:3] == (shadow, state.active, doing)
         if same and now < self._publish_at:
@@ -51,4 +57,5 @@ class Telling:
         if shadow is None or found is None:
             self._publish(topic, b"")
             return
-        self._publish(topic, messages.encode(make_shadow_state(agent, self._slot, state, shadow, found, doing)))
+        said = make_shadow_state(agent, self._slot, state, shadow, found, doing, loaded)
+        self._publish(topic, messages.encode(said))

@@ -53,7 +53,7 @@ class Worker:
         """Open the model, then load it."""
         self.deadline = deadline_seconds
         if self.opens and not self.stands:
-            self.facts = loaded(threshold=0.4)
+            self.facts = loaded(threshold=0.4, provider_refused="cuda: no device")
         self.opens = True
 
     def stand_still(self) -> None:
@@ -291,6 +291,17 @@ def test_while_it_loads_it_stands_still_as_well_once_it_surely_ends_with_the_sup
     assert worker.deadline == shadow.bench.config.models.trial.seconds + 50
     shadow.close()
     assert not worker.stands
+
+
+def test_the_state_names_what_computes_and_what_cannot(shadow: Shadow) -> None:
+    """Once the worker has loaded the model, and no longer than it is there."""
+    told = [state and (state["state"], state["provider"], state["provider_refused"]) for state in shadow.published]
+    assert told == [("starting", "", ""), ("scoring", "cpu", "cuda: no device")]
+    assert shadow.bench.slot.shadow_facts is not None
+    shadow.bench.journey.requests.end_shadow()
+    shadow.bench.step()
+    shadow.step()
+    assert shadow.bench.slot.shadow_facts is None
 
 
 def test_what_is_gone_is_missed_plainly(shadow: Shadow) -> None:
