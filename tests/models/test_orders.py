@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -219,7 +219,8 @@ def test_a_withdrawn_model_keeps_its_name_and_version(bench: Bench) -> None:
         (payload,) = db.execute("SELECT payload FROM outbox ORDER BY id DESC LIMIT 1").fetchone()
     event = json.loads(payload)
     assert (event["event"], event["model_id"], event["version"]) == ("rolled_back", "nine", 900)
-    [row] = [row for row in ask(bench, "models_list", runs=True)["models"] if row["sha256"] == sha(b"900")]
+    listed: Any = ask(bench, "models_list", runs=True)["models"]
+    [row] = [row for row in listed if row["sha256"] == sha(b"900")]
     assert (row["state"], row["model_id"], row["version"]) == ("withdrawn", "nine", 900)
 
 
