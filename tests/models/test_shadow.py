@@ -229,6 +229,21 @@ def test_commands_answer_with_and_without_a_service(bench: Bench) -> None:
     assert handle(offline, {"command": "set_shadow"}, "me")["on"] is False
 
 
+def test_a_withdrawn_model_can_be_the_shadow_as_the_refusal_says(bench: Bench) -> None:
+    """Its file is not in the store any more, and a push alone is not taken: what was said against it goes first."""
+    bench.journey.requests.roll_back()
+    bench.step(20)
+    assert bench.active == "one"
+    with pytest.raises(
+        LookupError, match=rf"was withdrawn \(operator\): `strip-agent models forget {sha(b'two')[:12]}`"
+    ):
+        bench.journey.requests.shadow(sha(b"two")[:8], events=False)
+    bench.journey.requests.forget(sha(b"two"))
+    push_shadow(bench, "2.onnx", b"two", 2)
+    bench.step(20)
+    assert (bench.active, shadow_of(bench)) == ("one", sha(b"two"))
+
+
 def test_a_provider_that_cannot_compute_a_shadow_is_named(bench: Bench) -> None:
     """As it is for the active model: the scores are right, the time says nothing of that provider."""
     bench.journey.requests.shadow(sha(b"one"), events=False)
