@@ -25,6 +25,7 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
     state = _state(context, asked.slot)
     sha256 = state.shadow.sha256 if state.shadow else ""
     results = context.ledger.shadow
+    cameras = [camera.name for camera in context.config.cameras if camera.slot == asked.slot]
     loaded = context.models[asked.slot].slot.shadow_facts if asked.slot in context.models else None
     return {
         "slot": asked.slot,
@@ -39,7 +40,8 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
             "provider_refused": loaded.provider_refused if loaded else "",
         },
         "active": _model(state.active, state.accepted.get(state.active)),
-        "comparison": _shown(results.comparison(asked.slot, sha256, state.active)),
+        "comparison": _shown(results.comparison(asked.slot, sha256, state.active))
+        | {"behind": results.behind(asked.slot, sha256, cameras) if sha256 else 0},
         "worst": results.worst(asked.slot, sha256, state.active, asked.limit),
     }
 

@@ -240,6 +240,7 @@ def test_a_provider_that_cannot_compute_a_shadow_is_named(bench: Bench) -> None:
         told = handle(context, {"command": "shadow"}, "me")
         assert (told["shadow"]["provider"], told["shadow"]["provider_refused"]) == (provider, why)
         assert ("ON THE CPU, as it cannot be computed by cuda: " in shown(told)) is bool(why)
+        assert ("nothing compared yet; its model is not loaded; 0 more wait" in shown(told)) is not bool(why)
 
 
 def test_manifests_without_a_shadow_are_what_they_were() -> None:
