@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HOLD_SECONDS = 1.0
 BUDGET_SECONDS = 1.0
 SLOW_SECONDS = 1.0
+FLUSH_SECONDS = 60.0  # a broker that stands still for some seconds gets all the same what is judged at a stop
 FLOOD_BYTES = 4 << 20
 
 
@@ -67,7 +68,7 @@ def _be_a_worker(switches: Path) -> None:
 
 
 def _be_the_supervisor(switches: Path) -> None:
-    from agent import loops  # noqa: PLC0415 - the worker must not import it
+    from agent import loops, service  # noqa: PLC0415 - the worker must not import it
     from agent.cli import __main__ as cli  # noqa: PLC0415
     from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
@@ -82,6 +83,7 @@ def _be_the_supervisor(switches: Path) -> None:
 
     Publisher.step = step_or_hang  # type: ignore[method-assign,assignment] # another name of self
     loops.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
+    service.FLUSH_SECONDS = FLUSH_SECONDS
     keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
     notes.WRITE_SECONDS, rules.FIRST_PAUSE_SECONDS, journey.PUBLISH_SECONDS = 0.1, 0.1, 0.1
     other_worker.start_instead("-m", "tests.e2e.faulty", str(switches))
