@@ -86,6 +86,9 @@ class Cameras:
         A camera may be in both: its folder is watched anew. What hangs is left behind. The new ones are not started.
         """
         old = {name: self._parts[name] for name in gone}
+        for parts in old.values():
+            parts.intake.end()
+            parts.files.end()
 
         def wake() -> None:
             for parts in old.values():

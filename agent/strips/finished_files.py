@@ -58,6 +58,14 @@ class CameraFiles:
         self._round_has_errors = False
         self._error = ""  # the last one, while there are any
         self._waits_since: float | None = None  # for the file system, which may hang for ever
+        self._ended = False
+
+    def end(self) -> None:
+        """Touch no file but the one that is under way: a reload may say something else of the others.
+
+        For any thread.
+        """
+        self._ended = True
 
     def step(self) -> float:
         """Do what is due; return for how many seconds nothing is. Raises Retry where the ledger cannot."""
@@ -108,6 +116,8 @@ class CameraFiles:
             return
         begun_before = strips.begin_disposal([strip.row for strip, _ in due])
         for strip, digest in due:
+            if self._ended:
+                return
             try:
                 disposal = self._dispose_of(strip, digest)
             except OSError as error:
@@ -148,6 +158,8 @@ class CameraFiles:
         if not batch:
             self._staying_at = self._clock() + STAYING_EVERY_SECONDS
         for strip, digest in batch:
+            if self._ended:
+                return
             try:
                 disposal = self._dispose_of(strip, digest)
             except OSError as error:

@@ -52,16 +52,26 @@ class Intake:
         self._max_file_bytes = max_file_bytes
         before = before or Before.of(ledger, camera.name)
         self.first_scan_recorded = before.was_scanned
+        self._ended = False
         if before.strips_wait:
             watcher.expect_files()
+
+    def end(self) -> None:
+        """Begin nothing more: the camera is gone, or another folder is its own now. For any thread.
+
+        A step may be under way for long, on a share that hangs; what it finds then is of no camera that there is.
+        """
+        self._ended = True
 
     def step(self) -> int:
         """Begin what has settled; return how many files that were."""
         files = self.watcher.step()
+        if self._ended:
+            return 0
         try:
             doubtful = self._ledger.strips.begin(files) if files else []
             self._begin_by_digest(doubtful)
-            if not self.first_scan_recorded and self.watcher.first_scan_done:
+            if not self._ended and not self.first_scan_recorded and self.watcher.first_scan_done:
                 self._ledger.strips.record_first_scan(self.camera.name)
                 self.first_scan_recorded = True
         except Retry as error:
@@ -73,6 +83,8 @@ class Intake:
 
     def _begin_by_digest(self, doubtful: Sequence[SettledFile]) -> None:
         for file in doubtful:
+            if self._ended:
+                return
             digest = ""  # of what cannot be read: as unreadable as before is the same strip
             try:
                 digest = digest_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
@@ -85,7 +97,7 @@ class Intake:
                 self.watcher.give_back([file])
                 log.info("camera %s: %s cannot be read yet: %s", self.camera.name, show_name(file.path), error)
                 continue
-            if self._ledger.strips.begin_by_digest(file, digest) is None:
+            if not self._ended and self._ledger.strips.begin_by_digest(file, digest) is None:
                 self._begin_if_there(file, digest)
 
     def _begin_if_there(self, file: SettledFile, digest: str) -> None:

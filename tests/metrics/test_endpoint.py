@@ -111,14 +111,14 @@ def test_a_ledger_that_does_not_answer_is_said() -> None:
 def test_a_name_that_no_machine_can_have_costs_the_figures_alone(host: str) -> None:
     """A typing error in `metrics.listen` is an alarm; what is raised would end the service."""
     server = MetricsServer(f"{host}:9464", lambda _: (b"", ""))
-    server.step(0.0)
+    server.step(0.05)
     assert server.alarms() == ["metrics_not_served"]
 
 
 def test_a_box_without_descriptors_costs_the_figures_alone() -> None:
     """While no connection can be taken nothing is raised, which would end the service."""
     server = MetricsServer(f"127.0.0.1:{free_port()}", lambda _: (b"1", "text/plain"))
-    server.step(0.0)
+    server.step(0.05)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.create_connection(("127.0.0.1", port_of(server)), timeout=10) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -126,7 +126,7 @@ def test_a_box_without_descriptors_costs_the_figures_alone() -> None:
         os.close(lowest_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
         try:
-            server.step(0.1)
+            server.step(0.05)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         server.step(10.0)
