@@ -47,6 +47,7 @@ from agent.models.trusted_keys import TrustedKeys
 from agent.ownership import OldWorker, take_lock, wait_for_old_workers
 from agent.patience import LOOK_SECONDS, within
 from agent.reload import Reloader
+from agent.shadow.brake import Brake
 from agent.shadow.shadows import Shadows
 from agent.strips.capture_clocks import CaptureClocks
 from agent.strips.journey import StripJourney
@@ -112,6 +113,7 @@ class Service:
         self.capture_clocks = CaptureClocks()
         self.leftovers = Leftovers(self.config.heatmap_folder)
         self.drift = DriftWatch(self.config, self.ledger, self.slots)
+        self.brake = Brake()
         self.strips = {
             name: StripJourney(
                 slot,
@@ -122,11 +124,13 @@ class Service:
                 committed=self._committed,
                 judged=self.models[name].keeper.count,
                 looked=self.drift.note,
+                begins=partial(self.brake.put_on, name),
+                rests=partial(self.brake.release, name),
             )
             for name, slot in self.slots.items()
         }
         self.shadows = Shadows(
-            self.config, self.ledger, self.store, self.models, self.strips, self.cameras.folders,
+            self.config, self.ledger, self.store, self.models, self.cameras.folders, self.brake,
             start_worker=self.starter.order, publish=self.publisher.set_state,
         )  # fmt: skip
         self.heatmaps = HeatmapFolder(self.config, self.ledger)
@@ -170,17 +174,15 @@ class Service:
 
     def _parts(self) -> health.Parts:
         files = self.cameras.files
-        damaged = self.config.agent.state_folder.glob("ledger.db.corrupt.*")
-        alarms = ["ledger_was_damaged"] if any(damaged) else []
+        alarms = ["ledger_was_damaged"] if any(self.config.agent.state_folder.glob("ledger.db.corrupt.*")) else []
         alarms += self.reloader.alarms()
         alarms += ["trusted_keys_missing"] if self.trusted_keys.missing else []
         alarms += ["old_workers_hang"] if any(worker.is_there() for worker in self.old_workers) else []
-        alarms += self.capture_clocks.alarms() + self.certificates.alarms()
+        alarms += self.capture_clocks.alarms() + self.certificates.alarms() + self.shadows.alarms()
         alarms += self.metrics.alarms() if self.metrics else []
         alarms += [f"slot_{name}_worker_hangs" for name, slot in self.slots.items() if slot.hanging]
         alarms += [alarm for strips in self.strips.values() for alarm in strips.alarms()]
         alarms += [alarm for models in self.models.values() for alarm in models.alarms()]
-        alarms += self.shadows.alarms()
         alarms += [alarm for one in files.values() for alarm in one.alarms()]
         return health.Parts(
             self.config, self.ledger, self.publisher, self.cameras.watched(), self.slots, self.started_ms,
@@ -193,8 +195,7 @@ class Service:
         return parts, health.take_health(parts)
 
     def _live(self) -> dict[str, Any]:
-        more = {"configuration": self.reloader.facts(), "drift": self.drift.facts()}
-        return health.live_facts(*self._take()) | more
+        return health.live_facts(*self._take()) | {"configuration": self.reloader.facts(), "drift": self.drift.facts()}
 
     # -- the loops -----------------------------------------------------------------------------------------------------
 
@@ -261,8 +262,7 @@ class Service:
             self._committed(camera, captured_ts_ms, payload)
         self._start_loops()
         log.info("strip-agent %s watches %s", __version__, ", ".join(self.cameras.intakes))
-        ready = False
-        began = time.monotonic()
+        ready, began = False, time.monotonic()
         interval = sdnotify.watchdog_interval_seconds(os.environ)
         beat_at = 0.0
         while not self.loops.stop.is_set():

@@ -25,7 +25,7 @@ TIERS: dict[int, str] = {
     1: "watching ledger mqtt supervision worker ownership control/endpoint"
     " models/store models/inbox_folder models/dealt_with models/trusted_keys strips/disposal",
     0: "errors records config contract messages files regular_files heatmap_names allocator sdnotify logs names"
-    " settling wire clock printable page comparing patience"
+    " settling wire clock printable page comparing patience running"
     " strips/message models/slot_state contract/golden cli/show cli/show_reviews"
     " drift/sketch drift/judging drift/student drift/wording"
     " sparkplug/payload sparkplug/metrics sparkplug/topics sparkplug/host",

@@ -31,7 +31,14 @@ def test_one_loop_ends_and_the_others_go_on() -> None:
 def test_a_loop_that_hangs_is_left_behind_and_its_successor_runs() -> None:
     """Nobody waits for a dead share; when it answers after all, the old loop ends and closes what it held."""
     loops, dead_share, closed, again = Loops(), threading.Event(), threading.Event(), threading.Event()
-    loops.start("intake-a", dead_share.wait, closed.set)
+    asks = threading.Event()
+
+    def step() -> None:
+        asks.set()
+        dead_share.wait()
+
+    loops.start("intake-a", step, closed.set)
+    assert asks.wait(60)
     assert loops.end(["intake-a"], lambda: None, 0.05) == {"intake-a"}
     loops.start("intake-a", again.set)
     assert again.wait(60)

@@ -32,6 +32,7 @@ from agent.config.on_disk import ConfigFile
 from agent.config.web import missing_packages
 from agent.errors import AgentError, ExitCode, Fatal
 from agent.printable import printable
+from agent.running import announce
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +59,7 @@ def run(config_path: Path) -> None:
         logging.getLogger(__name__).log(logging.WARNING if problem.warning else logging.CRITICAL, "%s", problem)
     if bad := [problem for problem in problems if not problem.warning]:
         sys.exit(ExitCode.FAILED if all(problem.may_pass for problem in bad) else ExitCode.CONFIG)
+    announce(config_path, config.agent.state_folder, os.environ)
     sys.exit(run_service(config, ConfigFile(config_path, dict(os.environ))))
 
 

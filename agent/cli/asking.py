@@ -12,6 +12,7 @@ from agent.cli.terminal import complain, fail, in_file
 from agent.config.file import ConfigError, load_config, variable
 from agent.config.sections import AgentSection
 from agent.control.endpoint import NotRunningError, ask, user_name
+from agent.running import announced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,8 @@ def facts_of(config_path: Path, request: dict[str, Any]) -> dict[str, Any]:
         complain("the service runs on with what it read before; it would not start again with this one")
         return _told(answer) | {"config_problems": problems}
     answer = _from_the_service(config.agent.state_folder, request)
+    if answer is None:
+        answer = _from_a_service_elsewhere(config_path, config, request)
     return _told(_answer_here(config, request) if answer is None else answer)
 
 
@@ -62,8 +65,21 @@ def _from_the_service(state_folder: Path, request: dict[str, Any]) -> dict[str, 
         fail(f"the service does not answer: {error}")
 
 
+def _from_a_service_elsewhere(config_path: Path, config: Config, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Ask the service that was started before the file named another state folder; None where there is none."""
+    folder = announced(config_path, os.environ)
+    if folder is None or folder == config.agent.state_folder:
+        return None
+    answer = _from_the_service(folder, request)
+    if answer is not None:
+        edited = f"agent.state_folder is {config.agent.state_folder} in {config_path} now"
+        complain(f"{edited}; the service, which answers here, has {folder} until it is restarted")
+    return answer
+
+
 def _from_a_service_with_an_older_configuration(config_path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    for folder in _possible_state_folders(config_path):
+    told = announced(config_path, os.environ)
+    for folder in dict.fromkeys([*([told] if told else []), *_possible_state_folders(config_path)]):
         with contextlib.suppress(NotRunningError, OSError):  # what is told then is what is wrong with the file
             return ask(folder / "control.sock", request)
     return None

@@ -46,11 +46,17 @@ def shown(facts: dict[str, Any]) -> str:
     lines = [f"slot {facts['slot']}: shadow {_named(shadow)}, active {_named(active)}"]
     if shadow["reason"]:
         lines.append(f"SWITCHED OFF: {shadow['reason']}: {shadow['detail']}")
+    if shadow.get("provider_refused"):  # an older service does not tell
+        lines.append(f"ON THE CPU, as it cannot be computed by {shadow['provider_refused']}")
+    behind = ""
+    if "behind" in found and not shadow["reason"]:  # an older service does not tell
+        behind = f"; {found['behind']} more wait for its turn"
     if not found["compared"]:
         missed = f"; {found['missed']} strips were gone before it came to them" if found["missed"] else ""
-        return "\n".join([*lines, f"nothing compared yet{missed}"])
+        loading = "; its model is not loaded" if shadow.get("provider") == "" and not shadow["reason"] else ""
+        return "\n".join([*lines, f"nothing compared yet{loading}{missed}{behind}"])
     lines += [
-        f"compared     {found['compared']} strips, {found['missed']} more were gone before it came to them",
+        f"compared     {found['compared']} strips, {found['missed']} were gone before it came to them{behind}",
         f"agree        {found['agreed']} ({found['agreement']:.2%})",
         (
             f"flips        {found['to_anomalous']} ok -> anomalous, {found['to_ok']} anomalous -> ok, "
@@ -63,7 +69,7 @@ def shown(facts: dict[str, Any]) -> str:
         ),
     ]
     if facts["worst"]:
-        lines += ["", f"{'published':<20}{'shadow':<32}strip"]
+        lines += ["", "seen most differently:", f"{'published':<20}{'shadow':<32}strip"]
     for pair in facts["worst"]:
         published = f"{pair['verdict']} {pair['score']:.4f}"
         said = pair["shadow_reason"] or f"{pair['shadow_score']:.4f}"

@@ -25,6 +25,8 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
     state = _state(context, asked.slot)
     sha256 = state.shadow.sha256 if state.shadow else ""
     results = context.ledger.shadow
+    cameras = [camera.name for camera in context.config.cameras if camera.slot == asked.slot]
+    loaded = context.models[asked.slot].slot.shadow_facts if asked.slot in context.models else None
     return {
         "slot": asked.slot,
         "shadow": _model(sha256, state.shadow.facts if state.shadow else None)
@@ -34,9 +36,12 @@ def shadow(context: Context, asked: WorstPairs, _: Who) -> dict[str, Any]:
             "detail": state.shadow.detail if state.shadow else "",
             "share": SHARE,
             "events": state.shadow.events if state.shadow else False,
+            "provider": loaded.provider if loaded else "",
+            "provider_refused": loaded.provider_refused if loaded else "",
         },
         "active": _model(state.active, state.accepted.get(state.active)),
-        "comparison": _shown(results.comparison(asked.slot, sha256, state.active)),
+        "comparison": _shown(results.comparison(asked.slot, sha256, state.active))
+        | {"behind": results.behind(asked.slot, sha256, cameras) if sha256 else 0},
         "worst": results.worst(asked.slot, sha256, state.active, asked.limit),
     }
 

@@ -116,7 +116,10 @@ def _search(db: sqlite3.Connection, wanted: Filter, start: int, limit: int, *, o
         source = f"outbox AS o CROSS JOIN {source} AND r.seq = o.seq"
     until = time.monotonic() + SEARCH_SECONDS
     results: list[dict[str, Any]] = []
+    looked_to: int | None = None
     for low, high in _windows(db, wanted, start, older=older):
+        if looked_to is not None and time.monotonic() > until:
+            return Found(results, looked_to)
         rows = db.execute(
             f"SELECT {_COLUMNS} FROM {source} "  # noqa: S608 - constants
             f"WHERE r.seq > ? AND r.seq < ?{conditions} ORDER BY r.seq {'DESC' if older else 'ASC'} LIMIT ?",
@@ -125,8 +128,7 @@ def _search(db: sqlite3.Connection, wanted: Filter, start: int, limit: int, *, o
         results += [_shown(row) for row in rows]
         if len(results) == limit:
             return Found(results, results[-1]["seq"])
-        if time.monotonic() > until:
-            return Found(results, low + 1 if older else high - 1)
+        looked_to = low + 1 if older else high - 1
     return Found(results, None)
 
 

@@ -182,6 +182,15 @@ class ShadowResults:
             )
             return dict(rows.fetchall())
 
+    def behind(self, slot: str, sha256: str, cameras: Collection[str]) -> int:
+        """Return how many published strips of these cameras the shadow has not come to, as far as is written down."""
+        with self._database.reading() as db:
+            row = db.execute(
+                "SELECT after_seq FROM shadow_progress WHERE slot = ? AND sha256 = ?", (slot, sha256)
+            ).fetchone()
+            newest = last_seq(db)
+        return 0 if row is None else sum(self.count_published(cameras, int(row[0]), newest).values())
+
     # -- what it says --------------------------------------------------------------------------------------------------
 
     def record(

@@ -108,6 +108,10 @@ class ShadowState(Message):
     """Time of the shadow for one strip in its trial on this box, with all threads: compare it with `active_run_ms`."""
     active_run_ms: Duration
     """The same of the active model; 0.0 when there is none."""
+    provider: str
+    """What computes the shadow (`inference.provider`); "" while it is not loaded."""
+    provider_refused: str
+    """Why that is the cpu and not what was asked for; "" where it is."""
     last_compared_ts: UtcTextOrNone
     """When strips were compared last, UTC; "" while none were."""
     agent: Annotated[str, Field(min_length=1)]

@@ -86,7 +86,7 @@ def accepted(
         *(Dealt(other.name, other.key, "", "", Fate.BEHIND, note) for other in behind),
     )
     if left is not None and withdraws:
-        return _returned(state, before.active, left)
+        return _returned(state, before, left)
     return _tell(state, "activated", _record(state, sha256, "active", loaded), detail=trial_summary(loaded))
 
 
@@ -214,14 +214,18 @@ def went_back(state: SlotState, sha256: str, why: Failing) -> SlotState:
     """Make an earlier model active; the one that failed is withdrawn, or its copy was damaged."""
     bad = state.active
     left = None if why.file_is_good else _refusal(state, bad, why)
-    return _returned(slot_state.go_back(state, sha256, now_ms(), why.reason, left), bad, why)
+    return _returned(slot_state.go_back(state, sha256, now_ms(), why.reason, left), state, why)
 
 
-def _returned(state: SlotState, bad: str, why: Failing) -> SlotState:
+def _returned(state: SlotState, before: SlotState, why: Failing) -> SlotState:
+    bad = before.active
     left = state.refused.get(bad) or Refusal("withdrawn", bad, why.reason, why.detail, "", now_ms())
     again = f"model {state.active[:12]} scores again"
     because = {"reason": why.reason, "detail": why.detail, "return_detail": again}
-    return _tell(state, "rolled_back", _record_of(bad, left), counts_judged=True, **because)
+    record, known = _record_of(bad, left), before.kept.get(bad)
+    if known is not None:
+        record = replace(record, model_id=known.model_id, version=known.version)
+    return _tell(state, "rolled_back", record, counts_judged=True, **because)
 
 
 def stayed(state: SlotState, why: Failing, return_detail: str) -> SlotState:

@@ -145,6 +145,11 @@ def find_for_shadow(state: SlotState, beginning: str) -> str:
     Raises LookupError where there is none, or more than one, or where it is the active one.
     """
     found = [sha256 for sha256 in state.kept if sha256.startswith(beginning)]
+    refused = [known for known in state.refused.values() if known.sha256 and known.sha256.startswith(beginning)]
+    if not found and refused:
+        known, digest = refused[-1], refused[-1].sha256[:12]
+        how = f"`strip-agent models forget {digest}`, then push it with `tools/export.py push --shadow`"
+        raise LookupError(f"model {digest} was {known.kind} ({known.reason}): {how}")
     if not found:
         how = "push it with `tools/export.py push --shadow`, or name one that `strip-agent models list` shows as kept"
         raise LookupError(f"no model in the store has a digest that begins with {beginning!r}: {how}")

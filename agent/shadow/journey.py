@@ -2,7 +2,8 @@
 
     1  which     the next result of the slot, whose file is still there (`notes.py`)
     2  when      no strip waits, no worker is at one, no model is tried, and the shadow has rested
-    3  judge     a worker of its own, which writes no heatmaps and takes only what is left of the processor
+    3  judge     a worker of its own, which writes no heatmaps, takes only what is left of the processor, and stands
+                 still while another worker is at a strip (`brake.py`)
     4  compare   what it says goes into the ledger, many strips at a time, beside what was published
 
 It disturbs nothing: what goes wrong with its worker counts against the shadow (`rules.py`), which in the end is
@@ -17,12 +18,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent import messages
 from agent.contract.threshold import choose_threshold, operators_threshold
 from agent.errors import Blame, Reason, Reject, Retry
-from agent.shadow.message import events_of, make_shadow_state
+from agent.shadow.message import events_of
 from agent.shadow.notes import Notes
 from agent.shadow.rules import DEADLINES, Strikes, is_missed, needs_memory, rest_seconds
+from agent.shadow.telling import PUBLISH_SECONDS, Telling
 from agent.supervision import starved_seconds
 from agent.wire import Job, Judged, Setup
 
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.config import Config
-    from agent.ledger import Comparison, Ledger
+    from agent.ledger import Ledger
     from agent.ledger.shadow import Published
     from agent.models.journey import ModelJourney
     from agent.models.slot_state import Shadow
     from agent.models.store import Store
+    from agent.shadow.brake import Brake
     from agent.shadow.message import Doing
     from agent.strips.folder import CameraFolder
     from agent.supervision import WorkerHandle
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.2  # so soon it sees that nothing waits any more
-PUBLISH_SECONDS = 10.0
 BOX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 1.0  # for a worker that is to end
 
@@ -56,6 +57,7 @@ class _Asked:
     threshold: float
     at: float  # monotonic seconds
     starved_before: float  # seconds that the worker had waited for a processor by then
+    stood_before: float  # seconds that the brake had been on by then
 
 
 class ShadowJourney:
@@ -68,6 +70,7 @@ class ShadowJourney:
         ledger: Ledger,
         store: Store,
         folders: Mapping[str, CameraFolder],
+        brake: Brake,
         *,
         start_worker: Callable[[Setup], WorkerHandle],
         is_busy: Callable[[], bool],
@@ -81,9 +84,10 @@ class ShadowJourney:
         self._ledger = ledger
         self._store = store
         self._folders = folders
+        self._brake = brake
         self._start_worker = start_worker
         self._is_busy = is_busy
-        self._publish = publish
+        self._telling = Telling(self._slot.name, ledger, publish, clock)
         self._clock = clock
         self.take(config)
         self._shadow: Shadow | None = None  # the one that all of the following is about
@@ -92,8 +96,8 @@ class ShadowJourney:
         self._asked: _Asked | None = None
         self._strikes = Strikes()
         self._given_up = False  # it is to be switched off, and the model's journey was asked to
-        self._start_at = self._rest_until = self._publish_at = 0.0  # monotonic
-        self._told: tuple[Shadow | None, str, Doing, Comparison | None] | None = None  # shadow, active, ...
+        self._start_at = self._rest_until = 0.0  # monotonic
+        self._stood_before = 0.0  # seconds that the brake had been on when the worker was started
 
     def take(self, config: Config) -> None:
         """Go by this configuration from the next strip on. For any thread."""
@@ -143,6 +147,10 @@ class ShadowJourney:
             self._end_worker()
             if self._notes is not None:
                 self._notes.write()
+            if (
+                shadow is not None and not shadow.reason
+            ):  # it is about to be switched off, which is told with the reason
+                return LOOK_SECONDS
             self._tell("off")
             return PUBLISH_SECONDS
         if self._has_to_wait():
@@ -198,9 +206,13 @@ class ShadowJourney:
             return self._ask(worker, notes)
         try:
             if asked is None:
-                worker.poll_loaded(LOOK_SECONDS, self._config.models.trial.seconds)
+                stood = self._brake.on_seconds - self._stood_before
+                worker.poll_loaded(LOOK_SECONDS, self._config.models.trial.seconds + stood)
+                self._slot.shadow_facts = worker.facts
+                if worker.opens:
+                    self._brake.hold(worker)
                 return 0.0
-            answer = worker.poll(LOOK_SECONDS, self._deadline)
+            answer = worker.poll(LOOK_SECONDS, self._deadline + self._brake.on_seconds - asked.stood_before)
         except (Reject, Retry) as lost:
             self._lost(worker, notes, lost)
             return 0.0
@@ -210,6 +222,7 @@ class ShadowJourney:
 
     def _start(self, sha256: str) -> None:
         self._slot.shadow_is_there = True  # before it is: a trial that needs its memory waits until it has gone
+        self._stood_before = self._brake.on_seconds
         setup = Setup.of(self._config, self._store.model_path(sha256), sha256, "shadow")
         try:
             self._worker = self._start_worker(setup)
@@ -223,8 +236,9 @@ class ShadowJourney:
         if asked is not None and self._notes is not None:
             self._notes.give_back(asked.strip)
         if worker is not None:
+            self._brake.let_go(worker)
             self._slot.end(worker, grace_seconds)
-        self._slot.shadow_is_there = False
+        self._slot.shadow_is_there, self._slot.shadow_facts = False, None
 
     def _lost(self, worker: WorkerHandle, notes: Notes, lost: Reject | Retry) -> None:
         """Note that the worker is gone, and what that says of the strip that it was at."""
@@ -275,7 +289,7 @@ class ShadowJourney:
             scoring=config.scoring.threshold,
             model=worker.facts.threshold if worker.facts else None,
         )
-        self._asked = _Asked(strip, threshold.value, now, starved_seconds(worker.pid))
+        self._asked = _Asked(strip, threshold.value, now, starved_seconds(worker.pid), self._brake.on_seconds)
         worker.send(Job(strip.strip, str(camera.folder), threshold.value, threshold.source))
         return 0.0
 
@@ -293,7 +307,7 @@ class ShadowJourney:
             return
         now = self._clock()
         self._asked = None
-        self._rest_until = now + rest_seconds(now - asked.at)
+        self._rest_until = now + rest_seconds(now - asked.at - (self._brake.on_seconds - asked.stood_before))
         if isinstance(answer, Judged):
             said = answer.judgement
             notes.judged(asked.strip, anomalous=said.anomalous, score=said.score, threshold=said.threshold,
@@ -305,24 +319,8 @@ class ShadowJourney:
             notes.not_judged(asked.strip, asked.threshold, answer.reason)
 
     def _tell(self, doing: Doing) -> None:
-        """Publish how it compares: at once when something else is to be said of it, else when the figures change."""
-        state, now, slot = self._models.state, self._clock(), self._slot.name
-        shadow = self._shadow
-        same = self._told is not None and self._told[:3] == (shadow, state.active, doing)
-        if same and now < self._publish_at:
-            return
-        self._publish_at = now + PUBLISH_SECONDS
-        topic = messages.shadow_state_topic(slot)
-        found = None if shadow is None else self._ledger.shadow.comparison(slot, shadow.sha256, state.active)
-        told = (shadow, state.active, doing, found)
-        if told == self._told:
-            return
-        self._told = told
-        if shadow is None or found is None:
-            self._publish(topic, b"")
-            return
-        state_now = make_shadow_state(self._config.agent.name, slot, state, shadow, found, doing)
-        self._publish(topic, messages.encode(state_now))
+        loaded = self._slot.shadow_facts
+        self._telling.tell(self._config.agent.name, self._models.state, self._shadow, doing, loaded)
 
 
 def _key(shadow: Shadow | None) -> tuple[str, int] | None:

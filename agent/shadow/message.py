@@ -15,14 +15,24 @@ if TYPE_CHECKING:
     from agent.ledger import Comparison
     from agent.ledger.shadow import Opinion
     from agent.models.slot_state import Shadow, SlotState
+    from agent.wire import Loaded
 
 Doing = Literal["starting", "scoring", "waiting", "off"]
 
 
 def make_shadow_state(
-    agent: str, slot: str, state: SlotState, shadow: Shadow, found: Comparison, doing: Doing
+    agent: str,
+    slot: str,
+    state: SlotState,
+    shadow: Shadow,
+    found: Comparison,
+    doing: Doing,
+    loaded: Loaded | None = None,
 ) -> ShadowState:
-    """Make the retained message; `found` is the comparison with the model that is active now."""
+    """Make the retained message; `found` is the comparison with the model that is active now.
+
+    `loaded` is what the shadow's worker said, None while none has loaded it.
+    """
     active = state.accepted.get(state.active)
     ts_ms = now_ms()
     return ShadowState(
@@ -50,6 +60,8 @@ def make_shadow_state(
         inference_ms=found.mean_inference_ms,
         shadow_run_ms=shadow.facts.run_ms,
         active_run_ms=active.run_ms if active else 0.0,
+        provider=loaded.provider if loaded else "",
+        provider_refused=loaded.provider_refused if loaded else "",
         last_compared_ts=utc_text(found.last_ms) if found.compared else "",
         ts=utc_text(ts_ms),
         ts_ms=ts_ms,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from agent.loops import Loops
     from agent.models.journey import ModelJourney
     from agent.models.store import Store
+    from agent.shadow.brake import Brake
     from agent.strips.folder import CameraFolder
-    from agent.strips.journey import StripJourney
     from agent.supervision import WorkerHandle
     from agent.wire import Setup
 
@@ -32,18 +32,18 @@ class Shadows:
         ledger: Ledger,
         store: Store,
         models: Mapping[str, ModelJourney],
-        strips: Mapping[str, StripJourney],
         folders: Mapping[str, CameraFolder],
+        brake: Brake,
         *,
         start_worker: Callable[[Setup], WorkerHandle],
         publish: Callable[[str, bytes], None],
     ) -> None:
-        """`models` and `strips` are those of the slots; no shadow begins a strip while any of them is at work."""
+        """`models` are those of the slots: no shadow begins a strip while one is tried, or a worker is at a strip."""
         self._models = models
-        self._strips = strips
+        self._brake = brake
         self.slots = {
             name: ShadowJourney(
-                one, config, ledger, store, folders,
+                one, config, ledger, store, folders, brake,
                 start_worker=start_worker, is_busy=self._is_busy, publish=publish,
             )
             for name, one in models.items()
@@ -70,4 +70,4 @@ class Shadows:
 
     def _is_busy(self) -> bool:
         trial = any(one.trial_goes_on for one in self._models.values())
-        return trial or any(one.holds_strips for one in self._strips.values())
+        return trial or self._brake.is_on

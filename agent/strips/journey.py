@@ -43,7 +43,8 @@ class StripJourney:
 
     It calls `committed(camera, captured_ts_ms, payload)` after each commit and `judged(worker, answer)` for each answer
     of a worker (None: it was lost), and `looked(strip, judgement, worker)` for each that was judged and is committed.
-    Before it blames a strip it asks the camera's folder, one of `folders`.
+    It calls `begins()` before a worker gets a strip, and `rests()` when it holds none. Before it blames a strip it asks
+    the camera's folder, one of `folders`.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class StripJourney:
         committed: Callable[[str, int, bytes], None],
         judged: Callable[[WorkerHandle, Judged | Failed | None], None],
         looked: Callable[[Strip, Judgement, WorkerHandle], None] = lambda *_: None,
+        begins: Callable[[], None] = lambda: None,
+        rests: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slot = slot
@@ -77,6 +80,7 @@ class StripJourney:
         self._committed = committed
         self._judged = judged
         self._looked = looked
+        self._begins, self._rests = begins, rests
         self._clock = clock
 
     def step(self, timeout_seconds: float) -> bool:
@@ -84,6 +88,13 @@ class StripJourney:
 
         Raises Retry where the ledger does not answer: nothing has happened then, or all but the last part of it.
         """
+        try:
+            return self._step(timeout_seconds)
+        finally:
+            if not self.holds_strips:
+                self._rests()
+
+    def _step(self, timeout_seconds: float) -> bool:
         self._take_reloaded()
         worker = self.slot.adopt()
         if worker is not None and not worker.jobs and not worker.alive:
@@ -167,6 +178,7 @@ class StripJourney:
                 scoring=self._config.scoring.threshold,
                 model=worker.facts.threshold if worker.facts else None,
             )
+            self._begins()
             worker.send(Job(strip, str(camera.folder), threshold.value, threshold.source))
 
     def _operators_threshold(self, camera: str) -> float | None:

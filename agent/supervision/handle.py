@@ -38,8 +38,8 @@ STOOD_STILL_SECONDS = 1.0  # a look at a worker that comes later than this shows
 class WorkerHandle:
     """One worker process. Start it from the main thread: it dies with the thread that started it.
 
-    The strips that it is at are known here and nowhere else. Used by one thread at a time, except `kill`, which anyone
-    may call. Raises OSError where the box cannot start one.
+    The strips that it is at are known here and nowhere else. Used by one thread at a time, except `kill`, `stand_still`
+    and `go_on`, which anyone may call. Raises OSError where the box cannot start one.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -95,6 +95,11 @@ class WorkerHandle:
     def starved_seconds(self) -> float:
         """How long it had waited for a processor in all its life when its time was over; 0.0 before."""
         return self._starved_seconds
+
+    @property
+    def opens(self) -> bool:
+        """Whether it has got as far as opening its model: from then on it dies with the supervisor, for certain."""
+        return self._opens
 
     @property
     def hangs(self) -> bool:
@@ -190,6 +195,14 @@ class WorkerHandle:
         except subprocess.TimeoutExpired:
             self.kill()
             self._reap()
+
+    def stand_still(self) -> None:
+        """Have the kernel stop it where it is, until `go_on`; its memory stays. For any thread."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it go on where it was stopped. For any thread."""
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, whatever it is doing."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.supervision.handle import WorkerHandle
+    from agent.wire import Loaded
 
 
 class Slot:
@@ -28,6 +29,7 @@ class Slot:
         self.changed = threading.Event()  # rings for the model's journey
         self.bell = threading.Event()  # rings for the strip's journey
         self.shadow_is_there = False  # a worker of the slot's shadow runs; said by the shadow's journey
+        self.shadow_facts: Loaded | None = None  # of that worker, once it has loaded its model; the same
 
     @property
     def current(self) -> WorkerHandle | None:

@@ -18,6 +18,7 @@ from tests.helpers.broker import PERSISTENT, Broker, Subscriber, free_port, wait
 from tests.helpers.repository import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Self
 
@@ -36,7 +37,15 @@ PAGES = ("line", "strips", "strip", "trend", "models", "health")
 class Line:
     """Runs until the block ends; `drop` puts one more strip before a camera."""
 
-    def __init__(self, folder: Path, browser: Browser, *, language: str = "auto", reviews: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        browser: Browser,
+        *,
+        language: str = "auto",
+        reviews: bool = True,
+        commands: Sequence[str] = (),
+    ) -> None:
         self.browser = browser
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -45,8 +54,9 @@ class Line:
         self.subscriber = self._stack.enter_context(Subscriber(self.broker.port, "strip-agent/#"))
         web = {"enabled": True, "listen": f"127.0.0.1:{self.port}", "language": language, "reviews": reviews}
         self.box = Box(
-            folder, self.broker.port, cameras=("top", "bottom"), web=web, heatmaps={"png": "all", "tiff": "all"}
-        )
+            folder, self.broker.port, cameras=("top", "bottom"), web=web, heatmaps={"png": "all", "tiff": "all"},
+            mqtt={"commands": list(commands)},
+        )  # fmt: skip
         self._stack.enter_context(self.box)
         self.log_file = folder / "web.log"
         self.page_process: subprocess.Popen[bytes] | None = None
@@ -89,9 +99,10 @@ class Line:
             self.page_process.send_signal(signal.SIGTERM)
             assert self.page_process.wait(120) in {0, -signal.SIGTERM}, self.log_file.read_text()
 
-    def drop(self, defects: int, camera: str = "top", broken: str = "", name: str = "") -> str:
-        """Drop a strip and return its file's name."""
+    def drop(self, defects: int, camera: str = "top", broken: str = "", name: str = "", gain: float = 1.0) -> str:
+        """Drop a strip with `gain` times the light and return its file's name."""
         strip, _ = make_strip(np.random.default_rng([SEED, self.dropped]), defects=defects)
+        strip = np.rint(strip * np.float32(gain))
         self.dropped += 1
         path = self.box.camera(camera) / (name or f"{camera}_{self.dropped:04d}.tif")
         part = path.with_name(".part")

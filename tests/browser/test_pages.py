@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.line import CHROMIUM_FLAGS, PAGES, Line
+from tests.browser.line import PAGES, Line
+from tests.browser.looking import NEEDS_A_BROWSER, PICTURES, SIZES, check, errors_of, opened
 from tests.helpers.broker import wait_for
-from tests.helpers.publishing import needs_mosquitto
-from tests.helpers.repository import ROOT
-from tests.peers.installed import CHROMIUM, INSTALLED, needs_peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, Page
 
-pytestmark = [
-    pytest.mark.browser,
-    needs_mosquitto,
-    needs_peer("axe"),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
-
-AXE = INSTALLED / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-PICTURES = Path(os.environ.get("WEB_PICTURES", ROOT / "build" / "web"))
-SIZES = {"panel": (1024, 600), "phone": (390, 844)}
-BEYOND = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("main *")]
-    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 99))"""
-SERIOUS = {"serious", "critical"}
-PATIENCE_MS = 180_000  # of a busy machine
+pytestmark = NEEDS_A_BROWSER
 MOST_STRIPS = 30
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Run Debian's Chromium."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where it is needed
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -69,44 +41,11 @@ def path_of(line: Line, page: str) -> str:
     return newest_anomaly(line) if page == "strip" else f"/{page}"
 
 
-def opened(line: Line, path: str, size: str = "panel", scheme: Any = "light", locale: str = "en-GB") -> Page:
-    """Open a page; errors of its scripts, refused by the policy or not, fail the test that looks at `errors_of`."""
-    width, height = SIZES[size]
-    context = line.browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, locale=locale, has_touch=True
-    )
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" and not missing(said) else None)
-    page.errors = errors  # type: ignore[attr-defined] # kept with what it is about
-    answer = page.goto(line.address + path)
-    assert answer is not None
-    assert answer.status == 200, path
-    # A page with a stream of events is never without traffic: it is ready when its pictures are.
-    page.wait_for_function(
-        "() => [...document.images].every((i) => i.complete || i.getBoundingClientRect().top > innerHeight)"
-    )
-    return page
-
-
-def missing(said: ConsoleMessage) -> bool:
-    """Whether a picture is not there: what was not judged has no heatmap, and a strip's file may be gone."""
-    return "404" in said.text and said.location.get("url", "").endswith(".png")
-
-
 def figures(page: Page) -> list[int]:
     """Read the answer of what-if: how many were judged, how many become anomalous, how many ok."""
     counts = page.locator("#answer dd").all_inner_texts()
     judged = re.findall(r"\d+", page.locator("#answer .what-if-sum").inner_text())[-1]
     return [int(judged), int(counts[1]), int(counts[2])]
-
-
-def errors_of(page: Page) -> list[str]:
-    """Tell what the page's scripts complained of."""
-    errors: list[str] = page.errors  # type: ignore[attr-defined]
-    return errors
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -118,16 +57,7 @@ def test_every_page_works_on_panel_and_phone_by_day_and_night(line: Line, name: 
     try:
         PICTURES.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=PICTURES / f"{name}-{size}-{scheme}.png")
-        assert errors_of(page) == []
-        assert page.evaluate(BEYOND) == [], "it has to be moved sideways"
-        page.evaluate(AXE.read_text())  # as the tester's own script: the page's policy lets none in
-        found = page.evaluate("() => axe.run()")
-        serious = [
-            (one["id"], one["help"], [node["target"] for node in one["nodes"]])
-            for one in found["violations"]
-            if one["impact"] in SERIOUS
-        ]
-        assert serious == []
+        check(page)
     finally:
         page.context.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from agent.control.commands import handle
 from agent.control.context import Context
 from agent.control.endpoint import ControlServer
 from agent.ledger import open_ledger
+from agent.running import announce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +89,33 @@ def test_a_lost_file_does_not_hide_the_service_that_the_environment_names(
     monkeypatch.setenv("STRIP_AGENT__AGENT__STATE_FOLDER", str(state))
     facts: dict[str, Any] = facts_of(tmp_path / "gone.yaml", {"command": "status"})
     assert facts["config_problems"] == [f"{tmp_path / 'gone.yaml'}: cannot be read: No such file or directory"]
+
+
+@pytest.mark.parametrize("text", [GOOD, SPOILT["unknown key"]], ids=["good", "spoilt"])
+def test_a_service_whose_state_folder_was_edited_is_found(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """The file names another folder, with a ledger even: the service that runs answers, and that is said."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    config, other = tmp_path / "agent.yaml", tmp_path / "other"
+    announce(config, state, os.environ)
+    other.mkdir()
+    open_ledger(other / "ledger.db").database.close()
+    config.write_text(text.format(state=other))
+    assert facts_of(config, {"command": "status"})["running"]
+    said = capsys.readouterr().err
+    assert "runs on" in said or f"has {state} until it is restarted" in said
+
+
+def test_another_service_is_not_asked(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the installed service says of itself is about its own configuration file only."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    announce(tmp_path / "agent.yaml", state, os.environ)
+    other = tmp_path / "try" / "agent.yaml"
+    other.parent.mkdir()
+    open_ledger(other.parent / "ledger.db").database.close()
+    other.write_text(GOOD.format(state=other.parent))
+    assert not facts_of(other, {"command": "status"})["running"]
 
 
 def test_without_a_service_a_spoilt_file_is_the_answer(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from onnx import TensorProto, helper
 
 from agent.errors import Reason
 from tests.faults.judging import Written, judge
@@ -25,7 +24,7 @@ from tests.faults.shift import (
     worker_pid,
     worker_restarts,
 )
-from tests.helpers.bad_models import BRIGHT, _bad_on_bright
+from tests.helpers.bad_models import BRIGHT, HUNGRY_MIB, hungry_on_bright
 from tests.helpers.box import Box, drop_file, unique_results
 from tests.helpers.broker import Broker, Subscriber, wait_for
 from tests.helpers.models import difference_model
@@ -38,32 +37,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(400)
 
 
-LIMIT_MIB, HUNGRY_MIB = 700, 1024
+LIMIT_MIB = 700
 KERNEL_MIB = 12.0  # page tables and the like, which count too
 SHORTER = {
     "agent.models.keeper.BOX_PAUSE_SECONDS": 2.0,
     "agent.models.keeper.SHORTEST_HOLD_SECONDS": 3.0,
     "agent.models.keeper.LONGEST_HOLD_SECONDS": 12.0,
 }
-
-
-def hungry_on_bright(path: Path, version: int) -> str:
-    """Write a model that is good on its golden strip and takes a GiB for a strip with a bright pixel."""
-    fill = helper.make_tensor("fill", TensorProto.FLOAT, [1], [0.0])
-    size = HUNGRY_MIB * (1 << 20) // 4
-    return _bad_on_bright(
-        path,
-        version,
-        helper.make_node("Sign", ["excess"], ["sign"]),
-        helper.make_node("Constant", [], ["size"], value_float=float(size)),
-        helper.make_node("Mul", ["sign", "size"], ["more"]),
-        helper.make_node("Add", ["more", "one"], ["wanted"]),
-        helper.make_node("Cast", ["wanted"], ["wanted64"], to=TensorProto.INT64),
-        helper.make_node("Constant", [], ["one_axis"], value_ints=[1]),
-        helper.make_node("Reshape", ["wanted64", "one_axis"], ["shape"]),
-        helper.make_node("ConstantOfShape", ["shape"], ["heap"], value=fill),
-        helper.make_node("ReduceMax", ["heap"], ["poison"], keepdims=0),
-    )
 
 
 def test_a_model_that_needs_more_memory_than_it_may_have(

@@ -301,6 +301,7 @@ def hard_linked_data(path: Path, elsewhere: Path) -> None:
 
 BRIGHT = 240.0
 """A strip whose target has a pixel above this, in grey levels, is one that the models below fail on."""
+HUNGRY_MIB = 1024
 
 
 def nan_on_bright(path: Path, version: int) -> str:
@@ -325,6 +326,25 @@ def kills_on_bright(path: Path, version: int) -> str:
         helper.make_node("Div", ["smallest64", "divisor"], ["quotient"]),
         helper.make_node("Cast", ["quotient"], ["huge"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["huge", "zero"], ["poison"]),
+    )
+
+
+def hungry_on_bright(path: Path, version: int) -> str:
+    """Write a model that is good on its golden strip and takes a GiB for a strip with a bright pixel."""
+    fill = helper.make_tensor("fill", TensorProto.FLOAT, [1], [0.0])
+    size = HUNGRY_MIB * (1 << 20) // 4
+    return _bad_on_bright(
+        path,
+        version,
+        helper.make_node("Sign", ["excess"], ["sign"]),
+        helper.make_node("Constant", [], ["size"], value_float=float(size)),
+        helper.make_node("Mul", ["sign", "size"], ["more"]),
+        helper.make_node("Add", ["more", "one"], ["wanted"]),
+        helper.make_node("Cast", ["wanted"], ["wanted64"], to=TensorProto.INT64),
+        helper.make_node("Constant", [], ["one_axis"], value_ints=[1]),
+        helper.make_node("Reshape", ["wanted64", "one_axis"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["heap"], value=fill),
+        helper.make_node("ReduceMax", ["heap"], ["poison"], keepdims=0),
     )
 
 

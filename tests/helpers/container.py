@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 TREES = Path("/var/cache/strip-agent-tests")
 PACKAGES = "systemd,systemd-sysv,dbus,python3,iproute2,mosquitto,mosquitto-clients,openssh-server,passwd"
+DEBOOTSTRAP_SECONDS = 1200.0
 BOOT_SECONDS = 120.0
+SHUT_DOWN_SECONDS = 240.0
+REBOOTS = 133  # systemd-nspawn's exit code for "start it again"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,7 +45,7 @@ def tree(suite: str) -> Path:
         if not target.exists():
             shutil.rmtree(new, ignore_errors=True)
             command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(new)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DEBOOTSTRAP_SECONDS, check=False)
             if done.returncode != 0:
                 pytest.skip(f"debootstrap cannot make {suite} here: {(done.stderr or done.stdout).strip()[-300:]}")
             (new / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
@@ -129,6 +132,20 @@ class Container:
             process.wait(30)
         self._started.clear()
 
+    def reboot(self) -> None:
+        """Shut it down in good order, as `reboot` does, and boot it again."""
+        assert self._nspawn is not None, "the box is not running"
+        self.run("systemctl --no-block reboot")
+        wait_for(self._is_down, "the box has shut down", SHUT_DOWN_SECONDS)
+        assert self._nspawn.returncode == REBOOTS, f"systemd-nspawn ended with {self._nspawn.returncode}"
+        self.cut_power()  # nothing runs any more; it forgets what it had started
+        self.boot()
+
+    def _is_down(self) -> bool:
+        for process in self._started:  # nsenter stops with what it runs, and that is stopped before it is ended
+            process.send_signal(signal.SIGCONT)
+        return self._nspawn is None or self._nspawn.poll() is not None
+
     def start(self, script: str) -> None:
         """Run a shell script in the box for as long as it takes, or until the power is cut."""
         quiet = subprocess.DEVNULL
@@ -140,11 +157,11 @@ class Container:
         assert init is not None, "the box is not running"
         return enter(init.pid, script)
 
-    def run(self, script: str, *, check: bool = True, timeout: float = 300.0) -> str:
-        """Run a shell script in the box and give all that it says."""
+    def run(self, script: str, *, check: bool = True, timeout: float = 300.0, typed: str = "") -> str:
+        """Run a shell script in the box and give all that it says; it reads what is `typed`."""
         done = subprocess.run(
             self.command(script), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout, check=False, stdin=subprocess.DEVNULL,
+            timeout=timeout, check=False, input=typed,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{shlex.quote(script)} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout

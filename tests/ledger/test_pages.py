@@ -101,6 +101,15 @@ def test_a_search_that_takes_too_long_says_how_far_it_came(filled: Ledger, monke
     assert found == [number for number in range(1, ROWS + 1) if number % 500 == 7]
 
 
+def test_a_search_that_took_long_and_is_through_has_no_further_page(
+    filled: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is led to a page on which there can be nothing."""
+    monkeypatch.setattr(pages, "SEARCH_SECONDS", -1.0)
+    assert filled.pages.older(Filter(camera="top"), 30, 50).looked_to is None
+    assert filled.pages.newer(Filter(camera="top"), ROWS - 30, 50).looked_to is None
+
+
 def test_neighbours_are_the_nearest(filled: Ledger) -> None:
     """One in each direction, by the same filter."""
     assert [filled.pages.newer(Filter(), 2000, 1).results[0]["seq"]] == [2001]

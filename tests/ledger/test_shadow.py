@@ -96,6 +96,20 @@ def test_only_verdicts_that_stand_are_compared(ledger: Ledger) -> None:
     assert ledger.shadow.count_published(["top"], 0, 3) == {ACTIVE: 2}
 
 
+def test_what_the_shadow_has_not_come_to_is_counted(ledger: Ledger) -> None:
+    """Verdicts of its cameras; none of a model that is no shadow."""
+    ledger.shadow.progress("default", SHADOW, 1)
+    assert ledger.shadow.behind("default", SHADOW, ["top"]) == 0
+    judge(ledger, 1)
+    judge(ledger, 2, "invalid", -1.0)
+    judge(ledger, 3, "anomalous", 0.9)
+    assert ledger.shadow.behind("default", SHADOW, ["top"]) == 2
+    assert ledger.shadow.behind("default", SHADOW, ["side"]) == 0
+    assert ledger.shadow.behind("default", ACTIVE, ["top"]) == 0
+    record(ledger, ("ok", 0.2))
+    assert ledger.shadow.behind("default", SHADOW, ["top"]) == 0
+
+
 def test_a_file_that_is_moved_or_removed_is_said_to_be_gone(ledger: Ledger) -> None:
     """The ledger knows it, so no worker looks for it."""
     judge(ledger, 1, dispose=True)

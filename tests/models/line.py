@@ -121,9 +121,9 @@ def model_state(subscriber: Subscriber, slot: str = "default") -> dict[str, Any]
     return state
 
 
-def wait_for_state(subscriber: Subscriber, what: str, **expected: object) -> dict[str, Any]:
+def wait_for_state(subscriber: Subscriber, what: str, seconds: float = 180, **expected: object) -> dict[str, Any]:
     """Wait until the newest `state/model` says all of this, and give it: events, states and answers come apart."""
-    wait_for(lambda: expected.items() <= model_state(subscriber).items(), f"the state says that {what}")
+    wait_for(lambda: expected.items() <= model_state(subscriber).items(), f"the state says that {what}", seconds)
     return model_state(subscriber)
 
 

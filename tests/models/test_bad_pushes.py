@@ -46,7 +46,7 @@ class Tour:
                 "settle_seconds": SETTLE_SECONDS,
                 "require_signature": True,
                 "trusted_keys": [str(key) for key in keys],
-                "trial": {"seconds": 9.0, "memory_mib": 512},
+                "trial": {"seconds": 20.0, "memory_mib": 512},
                 "probation": {"max_latency_ratio": 5.0, "strips": 0},
             },
         )

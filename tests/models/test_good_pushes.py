@@ -63,8 +63,8 @@ def test_pushes_on_a_line_at_work_lose_nothing_and_every_result_names_its_model(
         )
         assert {path.stem for path in (box.state / "store").glob("*.onnx")} == set(pushed[-2:])
         wait_for(lambda: len(box.workers()) == 1, "the old workers have ended")
-        last = {"active_sha256": pushed[4], "previous_sha256": pushed[3], "golden": "passed"}
-        wait_for_state(subscriber, "the last one is active", **last)
+        told = "the last one is active"
+        wait_for_state(subscriber, told, active_sha256=pushed[4], previous_sha256=pushed[3], golden="passed")
         wait_for(lambda: len(model_events(subscriber, "activated")) >= len(pushed), "all are told")
         assert [event["sha256"] for event in model_events(subscriber, "activated")] == pushed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -207,6 +207,21 @@ def test_a_withdrawn_model_does_not_hold_later_ones_off(bench: Bench) -> None:
     bench.push("4.onnx", b"four", loaded(model_id="four", version=4))
     bench.step()
     assert bench.active == "four"
+
+
+def test_a_withdrawn_model_keeps_its_name_and_version(bench: Bench) -> None:
+    """In the list of models, and in the event that tells of its going."""
+    bench.push("900.onnx", b"900", loaded(model_id="nine", version=900))
+    bench.step()
+    bench.journey.requests.roll_back()
+    bench.step(20)
+    with bench.ledger.database.reading() as db:
+        (payload,) = db.execute("SELECT payload FROM outbox ORDER BY id DESC LIMIT 1").fetchone()
+    event = json.loads(payload)
+    assert (event["event"], event["model_id"], event["version"]) == ("rolled_back", "nine", 900)
+    listed: Any = ask(bench, "models_list", runs=True)["models"]
+    [row] = [row for row in listed if row["sha256"] == sha(b"900")]
+    assert (row["state"], row["model_id"], row["version"]) == ("withdrawn", "nine", 900)
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "while it does not"])

@@ -121,7 +121,7 @@ def test_three_strips_in_a_row_that_cost_a_worker_bring_the_previous_model_back(
 ) -> None:
     """After probation too; none of the strips is invalid for it."""
     models = {"probation": {"strips": 2}}
-    with Plant(tmp_path / "box", broker.port, models=models, inference={"max_attempts": 5}) as box:
+    with Plant(tmp_path / "box", broker.port, models=models, inference={"max_attempts": 10}) as box:
         one, two = two_models(box, lambda path: kills_on_bright(path, 2))
         with Line(box, strips[1:3], 0.05) as line:
             wait_for(lambda: model_events(subscriber, "probation_passed"), "probation is over")
@@ -136,7 +136,7 @@ def test_without_a_previous_model_the_strips_are_held_and_a_push_heals_it(
     tmp_path: Path, broker: Broker, subscriber: Subscriber, bright_strips: list[Path]
 ) -> None:
     """Nothing is lost while nothing can be judged."""
-    with Plant(tmp_path / "box", broker.port, inference={"max_attempts": 9}) as box:
+    with Plant(tmp_path / "box", broker.port, inference={"max_attempts": 10}) as box:
         box.start()
         box.wait_until_active(push(box.inbox / "1.onnx", lambda path: kills_on_bright(path, 1)))
         with Line(box, bright_strips, 0.05) as line:

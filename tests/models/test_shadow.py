@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.cli.shadows import shown
 from agent.contract.manifest import Manifest, format_manifest, parse_manifest_file
 from agent.control.commands import handle
 from agent.control.context import Context
@@ -226,6 +227,35 @@ def test_commands_answer_with_and_without_a_service(bench: Bench) -> None:
     assert (told["shadow"]["model_id"], told["active"]["model_id"], told["worst"]) == ("one", "two", [])
     assert handle(offline, {"command": "status"}, "me")["models"]["default"]["shadow_sha256"] == sha(b"one")
     assert handle(offline, {"command": "set_shadow"}, "me")["on"] is False
+
+
+def test_a_withdrawn_model_can_be_the_shadow_as_the_refusal_says(bench: Bench) -> None:
+    """Its file is not in the store any more, and a push alone is not taken: what was said against it goes first."""
+    bench.journey.requests.roll_back()
+    bench.step(20)
+    assert bench.active == "one"
+    with pytest.raises(
+        LookupError, match=rf"was withdrawn \(operator\): `strip-agent models forget {sha(b'two')[:12]}`"
+    ):
+        bench.journey.requests.shadow(sha(b"two")[:8], events=False)
+    bench.journey.requests.forget(sha(b"two"))
+    push_shadow(bench, "2.onnx", b"two", 2)
+    bench.step(20)
+    assert (bench.active, shadow_of(bench)) == ("one", sha(b"two"))
+
+
+def test_a_provider_that_cannot_compute_a_shadow_is_named(bench: Bench) -> None:
+    """As it is for the active model: the scores are right, the time says nothing of that provider."""
+    bench.journey.requests.shadow(sha(b"one"), events=False)
+    bench.step()
+    context = Context(bench.config, bench.ledger, {"default": bench.journey})
+    refused = "cuda: onnxruntime here has no CUDAExecutionProvider"
+    for loaded_by, provider, why in ((None, "", ""), (loaded(provider_refused=refused), "cpu", refused)):
+        bench.slot.shadow_facts = loaded_by
+        told = handle(context, {"command": "shadow"}, "me")
+        assert (told["shadow"]["provider"], told["shadow"]["provider_refused"]) == (provider, why)
+        assert ("ON THE CPU, as it cannot be computed by cuda: " in shown(told)) is bool(why)
+        assert ("nothing compared yet; its model is not loaded; 0 more wait" in shown(told)) is not bool(why)
 
 
 def test_manifests_without_a_shadow_are_what_they_were() -> None:

@@ -16,6 +16,7 @@ from agent.ledger import NewResult, purge
 from agent.ledger.strips import LIVE
 from agent.models.store import Store
 from agent.records import FileIdentity, HeatmapFiles, Judgement, SettledFile
+from agent.shadow.brake import Brake
 from agent.shadow.journey import BOX_PAUSE_SECONDS, ShadowJourney
 from agent.shadow.notes import WRITE_SECONDS
 from agent.shadow.rules import FIRST_PAUSE_SECONDS, STRIKES
@@ -44,17 +45,34 @@ class Worker:
         self.alive = True
         self.sent: list[Job] = []
         self.answer: Judged | Failed | Retry | None = None
+        self.opens = False
+        self.stands = False
+        self.deadline = 0.0
 
-    def poll_loaded(self, *_: float) -> None:
-        """Load."""
-        self.facts = loaded(threshold=0.4)
+    def poll_loaded(self, _: float, deadline_seconds: float) -> None:
+        """Open the model, then load it."""
+        self.deadline = deadline_seconds
+        if self.opens and not self.stands:
+            self.facts = loaded(threshold=0.4, provider_refused="cuda: no device")
+        self.opens = True
+
+    def stand_still(self) -> None:
+        """Be stopped."""
+        self.stands = True
+
+    def go_on(self) -> None:
+        """Be no longer stopped."""
+        self.stands = False
 
     def send(self, job: Job) -> None:
         """Take a strip."""
         self.sent.append(job)
 
-    def poll(self, *_: float) -> Judged | Failed | None:
+    def poll(self, _: float, deadline_seconds: float) -> Judged | Failed | None:
         """Answer."""
+        self.deadline = deadline_seconds
+        if self.stands:
+            return None
         if isinstance(self.answer, Retry):
             self.alive = False
             raise self.answer
@@ -83,6 +101,7 @@ class Shadow:
         self.workers: list[Worker] = []
         self.published: list[dict[str, Any] | None] = []
         self.busy = False
+        self.brake = Brake(clock=lambda: self.bench.now)
         self.folder = Folder()
         self.strips = 0
         self.journey = ShadowJourney(
@@ -91,6 +110,7 @@ class Shadow:
             self.bench.ledger,
             Store(self.bench.config.agent.state_folder / "store"),
             {"top": self.folder},  # type: ignore[dict-item] # it answers like one
+            self.brake,
             start_worker=self._start,  # type: ignore[arg-type] # the same
             is_busy=lambda: self.busy,
             publish=self._publish,
@@ -230,6 +250,60 @@ def test_nothing_is_judged_while_a_strip_waits_or_a_worker_is_at_one(shadow: Sha
     assert len(worker.sent) == 2
 
 
+def test_it_stands_still_while_a_worker_is_at_a_strip_and_none_of_that_time_counts(shadow: Shadow) -> None:
+    """Whatever slot the strip is of; neither against its deadline nor for the length of its rest."""
+    [worker] = shadow.workers
+    shadow.drop()
+    shadow.step()
+    deadline = worker.deadline
+    for slot in ("default", "other"):
+        shadow.brake.put_on(slot)
+    worker.answer = judged(0.1)
+    shadow.step(seconds=40)
+    shadow.brake.release("default")
+    shadow.step(seconds=60)
+    assert (worker.stands, worker.deadline) == (True, deadline + 100)
+    shadow.brake.release("other")
+    shadow.drop()
+    shadow.step(seconds=1.0)
+    assert (worker.stands, worker.deadline) == (False, deadline + 100)
+    shadow.step(seconds=2.9)  # it took a second and rests for three
+    assert len(worker.sent) == 1
+    shadow.step(seconds=0.2)
+    assert len(worker.sent) == 2
+    shadow.step()
+    assert worker.deadline == deadline
+
+
+def test_while_it_loads_it_stands_still_as_well_once_it_surely_ends_with_the_supervisor(tmp_path: Path) -> None:
+    """That is certain when it opens the model; the time in which it stood is no part of what it may take to load."""
+    shadow = Shadow(tmp_path)
+    shadow.choose()
+    shadow.brake.put_on("default")
+    shadow.step(1)
+    [worker] = shadow.workers
+    assert not worker.stands
+    shadow.step(seconds=50)
+    assert (worker.stands, worker.facts) == (True, None)
+    shadow.brake.release("default")
+    shadow.step()
+    assert (worker.stands, worker.facts is not None) == (False, True)
+    assert worker.deadline == shadow.bench.config.models.trial.seconds + 50
+    shadow.close()
+    assert not worker.stands
+
+
+def test_the_state_names_what_computes_and_what_cannot(shadow: Shadow) -> None:
+    """Once the worker has loaded the model, and no longer than it is there."""
+    told = [state and (state["state"], state["provider"], state["provider_refused"]) for state in shadow.published]
+    assert told == [("starting", "", ""), ("scoring", "cpu", "cuda: no device")]
+    assert shadow.bench.slot.shadow_facts is not None
+    shadow.bench.journey.requests.end_shadow()
+    shadow.bench.step()
+    shadow.step()
+    assert shadow.bench.slot.shadow_facts is None
+
+
 def test_what_is_gone_is_missed_plainly(shadow: Shadow) -> None:
     """The file vanished before it was read, or its folder is away: no word about the model."""
     shadow.drop()
@@ -359,6 +433,7 @@ def test_after_a_restart_it_goes_on_with_the_strip_that_it_was_at(shadow: Shadow
         shadow.bench.ledger,
         Store(shadow.bench.config.agent.state_folder / "store"),
         {"top": shadow.folder},  # type: ignore[dict-item] # it answers like one
+        shadow.brake,
         start_worker=shadow._start,  # type: ignore[arg-type] # the same
         is_busy=lambda: False,
         publish=lambda *_: None,

@@ -132,6 +132,7 @@ class Bench:
         self.shown: list[tuple[str, str]] = []  # camera, file of each commit
         self.judged: list[Judged | Failed | None] = []
         self.workers: list[FakeWorker] = []
+        self.at_work = False  # as the journey says
         self.journey = StripJourney(
             self.slot,
             self.config,
@@ -140,6 +141,8 @@ class Bench:
             self.leftovers,
             committed=self._committed,
             judged=lambda _, answer: self.judged.append(answer),
+            begins=lambda: setattr(self, "at_work", True),
+            rests=lambda: setattr(self, "at_work", False),
             clock=lambda: self.now,
         )
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import Blame, Reason, Retry
 from agent.heatmap_names import heatmap_stem
-from tests.strips.bench import Bench, dies, failed, judged
+from tests.strips.bench import Bench, FakeWorker, dies, failed, judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +114,38 @@ def test_a_worker_is_never_given_more_than_two(bench: Bench) -> None:
     bench.step(3)
     assert bench.workers[0].given == ["1.tif", "2.tif"]
     assert bench.journey.holds_strips
+
+
+def test_whoever_gives_way_to_strips_is_told_before_the_worker_gets_one_and_when_it_holds_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the worker is lost, and where the ledger does not answer."""
+    send = FakeWorker.send
+    told: list[bool] = []
+
+    def note_and_send(worker: FakeWorker, job: Job) -> None:
+        told.append(bench.at_work)
+        send(worker, job)
+
+    monkeypatch.setattr(FakeWorker, "send", note_and_send)
+    bench.answers["1.tif"] = lambda _: None
+    bench.begin("1.tif", "2.tif")
+    bench.step()
+    assert (told, bench.at_work) == ([True, True], True)
+    bench.answers["1.tif"] = judged
+    bench.step()
+    assert bench.at_work
+    bench.step()
+    assert not bench.at_work
+    bench.answers["3.tif"] = dies()
+    bench.begin("3.tif")
+    bench.step()
+    assert (told, bench.at_work) == ([True] * 3, False)
+    del bench.answers["3.tif"]
+    refuses = Refuses(monkeypatch, bench.ledger.strips, "commit")
+    refuses.times = 1
+    bench.step()
+    assert (refuses.times, told, bench.at_work) == (0, [True] * 4, False)
 
 
 def test_the_threshold_goes_with_the_strip(bench: Bench) -> None:

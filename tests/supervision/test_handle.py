@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DEADLINE_SECONDS = 4.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 150.0
 
 
 @contextmanager
@@ -121,7 +121,9 @@ def test_a_worker_that_ends_before_it_opens_the_model_is_the_boxs_fault(
 def test_a_worker_that_is_told_to_end_while_it_loads_is_nobodys_fault(tmp_path: Path) -> None:
     """Somebody stops all processes of the box: no model is refused for that."""
     with _worker(tmp_path, never_loads) as handle:
-        wait_for(lambda: handle.poll_loaded(0.1, PATIENCE_SECONDS) or handle._opens, "it opens the model", 60)
+        wait_for(
+            lambda: handle.poll_loaded(0.1, PATIENCE_SECONDS) or handle._opens, "it opens the model", PATIENCE_SECONDS
+        )
         os.kill(handle.pid, signal.SIGTERM)
         with pytest.raises(Retry) as ended:
             _load(handle)
@@ -159,15 +161,15 @@ def test_out_of_descriptors_is_the_boxs_fault_and_leaves_nothing(tmp_path: Path)
 @needs_fuse
 @needs_root
 def test_a_slow_share_costs_time_and_blames_nobody(tmp_path: Path) -> None:
-    """At 100 kB/s a strip takes longer than the deadline: it is judged all the same, since bytes keep coming."""
+    """At 50 kB/s a strip takes longer than the deadline: it is judged all the same, since bytes keep coming."""
     strip = tmp_path / "strip.tif"
     write_strip(strip)
-    deadline_seconds = 3.0
-    assert strip.stat().st_size > deadline_seconds * 100_000 * 1.5
+    deadline_seconds = 6.0  # a machine that stands still for some seconds loses no strip
+    assert strip.stat().st_size > deadline_seconds * 50_000 * 1.5
     with remote_share(tmp_path / "share") as share, _worker(tmp_path, difference_model) as handle:
         _load(handle)
         share.put(strip, "strip.tif")
-        share.slow_down(100_000)
+        share.slow_down(50_000)
         handle.send(_job(share.place / "strip.tif"))
         assert isinstance(_answer(handle, deadline_seconds), Judged)
 

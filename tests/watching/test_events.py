@@ -279,7 +279,7 @@ def test_no_room_for_watchdogs_thread_or_descriptors_means_polling_and_leaks_not
             line.turn()
         assert line.state == "polling"
         assert line.watcher.status().detail.startswith("no file events")
-        assert descriptors() == had
+        assert descriptors() <= had
 
 
 def test_a_folder_made_anew_while_the_old_one_is_still_open_is_watched(root: Path, start: Start) -> None:

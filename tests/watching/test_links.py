@@ -161,7 +161,8 @@ def test_a_folder_replaced_by_a_link_while_it_is_read_is_not_followed(root: Path
     while not scan.done:
         found += [path for path, _ in scan.read(100)]
     assert found == []
-    assert (scan.errors, scan.failed, descriptors()) == (0, False, before)
+    assert (scan.errors, scan.failed) == (0, False)
+    assert descriptors() <= before
 
 
 def test_a_file_behind_a_folder_that_became_a_link_is_gone(root: Path, elsewhere: Path, start: Start) -> None:
@@ -199,4 +200,4 @@ def test_only_plain_paths_are_opened(root: Path, elsewhere: Path) -> None:
         stat_below(str(root), "linked/sub/behind.tif")
     with pytest.raises(FileNotFoundError):
         stat_below(str(root), "day/nothing/a.tif")
-    assert descriptors() == before
+    assert descriptors() <= before

@@ -21,6 +21,7 @@ from agent.control.endpoint import NotRunningError, ask
 from agent.files import free_bytes
 from agent.models.store import Store
 from agent.patience import LOOK_SECONDS, within
+from agent.running import announced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,7 +42,7 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Finding]:
     problems = _on_this_machine(config, config_path, unit)
     findings += [Finding("note" if p.warning else "bad", "configuration", str(p)) for p in problems]
     findings += _unit_findings(unit)
-    findings += _not_applied(config)
+    findings += _not_applied(announced(config_path, environ) or config.agent.state_folder)
     findings += examine_memory(config)
     findings += _disks(config)
     findings += measure_models(config)
@@ -94,10 +95,10 @@ def _unit_findings(unit: dict[str, str]) -> Iterator[Finding]:
         yield Finding("note", "user", detail)
 
 
-def _not_applied(config: Config) -> Iterator[Finding]:
+def _not_applied(state_folder: Path) -> Iterator[Finding]:
     """Ask the service, where one runs and this user may ask, whether the file says what it runs with."""
     try:
-        found = ask(config.agent.state_folder / "control.sock", {"command": "status"}).get("configuration", {})
+        found = ask(state_folder / "control.sock", {"command": "status"}).get("configuration", {})
     except (NotRunningError, OSError, ValueError):
         return
     if changes := found.get("changes"):
