@@ -51,6 +51,8 @@ def answer_within(seconds: float, question: Callable[[], T], *, about: Hashable)
         if thread is None or errors or answers:
             break
         thread.join(seconds / _PARTS)
+    if thread is not None and (errors or answers):
+        thread.join()  # it has only to end: the next question must not find it
     if errors:
         raise errors[0]
     if not answers:
