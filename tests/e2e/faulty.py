@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 HOLD_SECONDS = 1.0
 BUDGET_SECONDS = 1.0
 SLOW_SECONDS = 1.0
+FLUSH_SECONDS = 60.0  # a broker that stands still for some seconds gets all the same what is judged at a stop
 TRACED_EVERY_SECONDS = 0.01
 TRACED = {"live": 30, "shadow": 100}  # lines for each strip
 FLOOD_BYTES = 4 << 20
@@ -94,7 +95,7 @@ def _trace(switches: Path, role: str, strip: str) -> None:
 
 
 def _be_the_supervisor(switches: Path) -> None:
-    from agent import loops  # noqa: PLC0415 - the worker must not import it
+    from agent import loops, service  # noqa: PLC0415 - the worker must not import it
     from agent.cli import __main__ as cli  # noqa: PLC0415
     from agent.models import keeper  # noqa: PLC0415
     from agent.publisher import Publisher  # noqa: PLC0415
@@ -109,6 +110,7 @@ def _be_the_supervisor(switches: Path) -> None:
 
     Publisher.step = step_or_hang  # type: ignore[method-assign,assignment] # another name of self
     loops.BUDGET_SECONDS["publisher"] = BUDGET_SECONDS
+    service.FLUSH_SECONDS = FLUSH_SECONDS
     keeper.SHORTEST_HOLD_SECONDS = HOLD_SECONDS
     rules.SHARE = 1.0  # no rest
     notes.WRITE_SECONDS, rules.FIRST_PAUSE_SECONDS, telling.PUBLISH_SECONDS = 0.1, 0.1, 0.1

@@ -28,7 +28,7 @@ class Faulty:
     """A running service whose faults can be switched."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.box = Box(folder / "box", port, inference={"deadline_seconds": 3.0})
+        self.box = Box(folder / "box", port, inference={"deadline_seconds": 5.0})
         self.switches = folder / "switches"
         self.switches.mkdir()
         self.box.program = [sys.executable, "-m", "tests.e2e.faulty", str(self.switches)]

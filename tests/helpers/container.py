@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 
 TREES = Path("/var/cache/strip-agent-tests")
 PACKAGES = "systemd,systemd-sysv,dbus,python3,iproute2,mosquitto,mosquitto-clients,openssh-server,passwd"
+UBUNTU = "http://archive.ubuntu.com/ubuntu"
+UBUNTU_KEYRING = f"{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
+UBUNTU_KEYRING_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
+DEBOOTSTRAP_SECONDS = 1200.0
 BOOT_SECONDS = 120.0
+SHUT_DOWN_SECONDS = 240.0
+REBOOTS = 133  # systemd-nspawn's exit code for "start it again"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -41,13 +49,33 @@ def tree(suite: str) -> Path:
         target, new = TREES / suite, TREES / f".{suite}.new"
         if not target.exists():
             shutil.rmtree(new, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(new)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+            options = ["--variant=minbase", f"--include={PACKAGES}"]
+            where = [suite, str(new)]
+            if suite == "noble":
+                options += ["--components=main,universe", f"--keyring={_ubuntu_keys()}"]
+                where += [UBUNTU, "/usr/share/debootstrap/scripts/gutsy"]  # the one of all Ubuntus
+            command = ["debootstrap", *options, *where]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DEBOOTSTRAP_SECONDS, check=False)
             if done.returncode != 0:
                 pytest.skip(f"debootstrap cannot make {suite} here: {(done.stderr or done.stdout).strip()[-300:]}")
             (new / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
             new.rename(target)
     return target
+
+
+def _ubuntu_keys() -> Path:
+    """Give the file of keys that Ubuntu signs with, known by its hash; skips the test where it cannot be had."""
+    folder = TREES / "ubuntu-keyring"
+    package, keys = folder / "package.deb", folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    folder.mkdir(exist_ok=True)
+    try:
+        with urllib.request.urlopen(UBUNTU_KEYRING, timeout=60) as answer:  # noqa: S310 - it is http
+            package.write_bytes(answer.read())
+    except OSError as error:
+        pytest.skip(f"no Ubuntu to be had here: {error}")
+    assert hashlib.sha256(package.read_bytes()).hexdigest() == UBUNTU_KEYRING_SHA256
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder)], check=True)
+    return keys
 
 
 def enter(pid: int, script: str) -> list[str]:
@@ -129,6 +157,20 @@ class Container:
             process.wait(30)
         self._started.clear()
 
+    def reboot(self) -> None:
+        """Shut it down in good order, as `reboot` does, and boot it again."""
+        assert self._nspawn is not None, "the box is not running"
+        self.run("systemctl --no-block reboot")
+        wait_for(self._is_down, "the box has shut down", SHUT_DOWN_SECONDS)
+        assert self._nspawn.returncode == REBOOTS, f"systemd-nspawn ended with {self._nspawn.returncode}"
+        self.cut_power()  # nothing runs any more; it forgets what it had started
+        self.boot()
+
+    def _is_down(self) -> bool:
+        for process in self._started:  # nsenter stops with what it runs, and that is stopped before it is ended
+            process.send_signal(signal.SIGCONT)
+        return self._nspawn is None or self._nspawn.poll() is not None
+
     def start(self, script: str) -> None:
         """Run a shell script in the box for as long as it takes, or until the power is cut."""
         quiet = subprocess.DEVNULL
@@ -140,11 +182,11 @@ class Container:
         assert init is not None, "the box is not running"
         return enter(init.pid, script)
 
-    def run(self, script: str, *, check: bool = True, timeout: float = 300.0) -> str:
-        """Run a shell script in the box and give all that it says."""
+    def run(self, script: str, *, check: bool = True, timeout: float = 300.0, typed: str = "") -> str:
+        """Run a shell script in the box and give all that it says; it reads what is `typed`."""
         done = subprocess.run(
             self.command(script), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=timeout, check=False, stdin=subprocess.DEVNULL,
+            timeout=timeout, check=False, input=typed,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{shlex.quote(script)} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agent import __version__
+from tests.helpers.broker import wait_for
 from tests.helpers.container import Container, tree
 from tests.helpers.models import difference_model
+from tests.helpers.pages import blocks
 from tests.helpers.repository import ROOT
 from tests.helpers.strips import write_strip
 from tools.packaging import bundle, wheels
@@ -24,17 +25,22 @@ SUITE, PYTHON = "bookworm", "3.11"
 
 @pytest.fixture(scope="session")
 def base_stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a stick: this version, a model, strips."""
+    """Make a stick: this version, models, strips."""
     tree(SUITE)  # skips before anything is built
-    folder = tmp_path_factory.mktemp("stick")
+    return fill_stick(tmp_path_factory.mktemp("stick"), (PYTHON,))
+
+
+def fill_stick(folder: Path, pythons: tuple[str, ...]) -> Path:
+    """Put onto a stick this version for some Pythons, models, strips."""
     folder.chmod(0o755)
     try:
-        bundle.build_folder(folder / __version__, ROOT, "x86_64", (PYTHON,), bundle.CACHE)
+        bundle.build_folder(folder / __version__, ROOT, "x86_64", pythons, bundle.CACHE)
     except wheels.BuildError as error:
         pytest.skip(f"no wheels to be had here: {error}")
     bundle.pack(folder / __version__, folder, bundle.LONG_AGO)
     shutil.copy(ROOT / "agent/demo/model.onnx", folder)
     difference_model(folder / "difference.onnx")  # for strips of the tests' size
+    difference_model(folder / "newer.onnx", version=2)
     for number in range(6):
         write_strip(folder / f"{number}.tif", seed=number)
     return folder
@@ -51,12 +57,11 @@ def drop(box: Container, name: str) -> None:
     box.run(f'for n in 0 1 2 3 4 5; do cp /media/usb/$n.tif "/srv/cameras/top/{name}-$n.tif"; done')
 
 
-def follow(box: Container, heading: str) -> str:
-    """Paste what docs/install.md tells to paste below a heading."""
-    section = (ROOT / "docs/install.md").read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert blocks, heading
-    return "".join(box.run(block, timeout=600) for block in blocks)
+def follow(box: Container, section: str, page: str = "docs/install.md", typed: str = "") -> str:
+    """Paste what a page tells to paste on a box in a section; `typed` is what is asked for then."""
+    found = [block.text for block in blocks(page) if block.section == section and not block.elsewhere]
+    assert found, section
+    return "".join(box.run(text, timeout=600, typed=typed) for text in found)
 
 
 def status(box: Container) -> dict[str, Any]:
@@ -70,6 +75,11 @@ def check_books(box: Container, strips: int) -> None:
     asked = f"strip-agent status --json | grep -q '\"acknowledged\": {strips},$'"
     box.wait_until(asked, f"{strips} strips are acknowledged")
     assert json.loads(box.run("strip-agent audit --json"))["balanced"]
-    results = [json.loads(line) for line in box.run("cat /root/results").splitlines()]
-    by_id = {result["msg_id"]: result["file"] for result in results}
+    wait_for(lambda: len(_files_by_id(box)) >= strips, f"{strips} results have arrived")
+    by_id = _files_by_id(box)
     assert len(by_id) == len(set(by_id.values())) == strips, "a strip was judged twice, or an id used twice"
+
+
+def _files_by_id(box: Container) -> dict[str, str]:
+    results = [json.loads(line) for line in box.run("cat /root/results").splitlines()]
+    return {result["msg_id"]: result["file"] for result in results}
