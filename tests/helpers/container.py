@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 TREES = Path("/var/cache/strip-agent-tests")
 PACKAGES = "systemd,systemd-sysv,dbus,python3,iproute2,mosquitto,mosquitto-clients,openssh-server,passwd"
+UBUNTU = "http://archive.ubuntu.com/ubuntu"
+UBUNTU_KEYRING = f"{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
+UBUNTU_KEYRING_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
 DEBOOTSTRAP_SECONDS = 1200.0
 BOOT_SECONDS = 120.0
 SHUT_DOWN_SECONDS = 240.0
@@ -44,13 +49,33 @@ def tree(suite: str) -> Path:
         target, new = TREES / suite, TREES / f".{suite}.new"
         if not target.exists():
             shutil.rmtree(new, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(new)]
+            options = ["--variant=minbase", f"--include={PACKAGES}"]
+            where = [suite, str(new)]
+            if suite == "noble":
+                options += ["--components=main,universe", f"--keyring={_ubuntu_keys()}"]
+                where += [UBUNTU, "/usr/share/debootstrap/scripts/gutsy"]  # the one of all Ubuntus
+            command = ["debootstrap", *options, *where]
             done = subprocess.run(command, capture_output=True, text=True, timeout=DEBOOTSTRAP_SECONDS, check=False)
             if done.returncode != 0:
                 pytest.skip(f"debootstrap cannot make {suite} here: {(done.stderr or done.stdout).strip()[-300:]}")
             (new / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
             new.rename(target)
     return target
+
+
+def _ubuntu_keys() -> Path:
+    """Give the file of keys that Ubuntu signs with, known by its hash; skips the test where it cannot be had."""
+    folder = TREES / "ubuntu-keyring"
+    package, keys = folder / "package.deb", folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    folder.mkdir(exist_ok=True)
+    try:
+        with urllib.request.urlopen(UBUNTU_KEYRING, timeout=60) as answer:  # noqa: S310 - it is http
+            package.write_bytes(answer.read())
+    except OSError as error:
+        pytest.skip(f"no Ubuntu to be had here: {error}")
+    assert hashlib.sha256(package.read_bytes()).hexdigest() == UBUNTU_KEYRING_SHA256
+    subprocess.run(["dpkg-deb", "--extract", str(package), str(folder)], check=True)
+    return keys
 
 
 def enter(pid: int, script: str) -> list[str]:

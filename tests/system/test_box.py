@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.soak, pytest.mark.root]
-OLD, NEWER, BROKEN = __version__, "99.1.0", "99.2.0"
+OLD, NEWER, BROKEN, PAGELESS = __version__, "99.1.0", "99.2.0", "99.3.0"
 NEW_TABLE = '    """\n    CREATE TABLE of_a_later_version (id INTEGER PRIMARY KEY);\n    """,\n)\n'
 
 
 @pytest.fixture(scope="module")
 def stick(base_stick: Path) -> Path:
-    """Add two versions of which one has a newer ledger and one does not start."""
+    """Add three versions: one has a newer ledger, one does not start, and one has no page."""
     newer = {"agent/ledger/schema.py": (r"\)\n\Z", NEW_TABLE)}
     broken = {"agent/service.py": (r"(?<=\n)(def run_service\(.*\n)", r'\1    raise SystemExit("on purpose")\n')}
     _another(base_stick / OLD, base_stick / NEWER, newer)
     _another(base_stick / OLD, base_stick / BROKEN, newer | broken)
+    _another(base_stick / OLD, base_stick / PAGELESS, {})
+    (base_stick / PAGELESS / "systemd/strip-agent-web.service").unlink()
+    sums = base_stick / PAGELESS / "SHA256SUMS"
+    kept = [line for line in sums.read_text().splitlines(keepends=True) if "strip-agent-web.service" not in line]
+    sums.write_text("".join(kept))
     return base_stick
 
 
@@ -167,6 +172,23 @@ def test_a_power_cut_in_the_middle_of_an_upgrade_leaves_one_version_that_works(b
     assert versions(box) == (NEWER, OLD)
     check_books(box, before + 6)
     box.run("/opt/strip-agent/current/install.sh --rollback", timeout=600)
+
+
+def test_a_version_without_the_page_takes_it_away_and_leaves_nothing_failed(box: Container) -> None:
+    """The page of the other version does not run on, and no unit is failed or half there; back, it can be had again."""
+    web = "systemctl enable --now strip-agent-web"
+    box.run("cp -p /etc/strip-agent/agent.yaml /root/before.yaml")
+    box.run("sed -i '/^web:/,/^[a-z]/ s/^  #enabled: false/  enabled: true/' /etc/strip-agent/agent.yaml")
+    box.run(f"systemctl reload strip-agent && {web} && systemctl is-active strip-agent-web")
+    box.run(f"sh /media/usb/{PAGELESS}/install.sh", timeout=600)
+    assert versions(box) == (PAGELESS, OLD)
+    assert box.run("systemctl list-units --all --no-legend --plain 'strip-agent*'").split()[0] == "strip-agent.service"
+    assert box.run("find /etc/systemd -name '*strip-agent-web*'") == ""
+    assert box.run("grep -l strip-agent-web /proc/[0-9]*/cgroup 2>/dev/null || true") == ""
+    box.run("/opt/strip-agent/current/install.sh --rollback", timeout=600)
+    assert versions(box) == (OLD, PAGELESS)
+    box.run(f"{web} && systemctl is-active strip-agent-web && systemctl disable --now strip-agent-web")
+    box.run("cp -p /root/before.yaml /etc/strip-agent/agent.yaml && systemctl reload strip-agent")
 
 
 def test_restored_from_a_backup_it_goes_on_without_judging_a_strip_twice(box: Container) -> None:

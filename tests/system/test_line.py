@@ -1,4 +1,4 @@
-"""On an installed box: a camera by a reload, a broken configuration, and what fails in a burst of strips.
+"""On an installed box: a camera by a reload, a broken configuration, the page, and what fails in a burst of strips.
 
 One box for all tests, in the order in which they stand; the last ones stop and reboot it. A system call that the units'
 filters deny ends its process here, where on other boxes it would only fail: what passes needs none of them.
@@ -33,10 +33,14 @@ IMPATIENT = "WatchdogSec=15\nTimeoutAbortSec=3\n"
 # Two that do without an answer: OpenBLAS asks where its memory should lie; the page's pictures would be nicer still.
 STRICT = "[Service]\nSystemCallErrorNumber=kill\nSystemCallFilter=mbind setpriority\n"
 BURST_PAUSE_SECONDS = 0.2
+ANSWERS = "insp7\ntop\n/srv/cameras/top\n\nn\nlocalhost\n\n\n"  # to the questions of `strip-agent setup`
 LATE_MS = 1000
 JUDGED = {"ok", "anomalous"}
 DENIED = re.compile(r"SIGSYS|31/SYS|[Pp]ermission denied|Operation not permitted|PermissionError|Read-only file system")
 BY_KERNEL = re.compile(r"\[ *([0-9.]+)\] audit: type=1326 .*exe=\S*python")
+LOOK = """python3 -c 'import sys, urllib.request
+with urllib.request.urlopen("http://127.0.0.1:8080" + sys.argv[1], timeout=60) as answer:
+    sys.stdout.buffer.write(answer.read())' """
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,12 +54,10 @@ def box(base_stick: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Install it, with a model that scores, a watchdog and a deadline of few seconds, and somebody who listens."""
     with Container(tmp_path_factory.mktemp("line"), SUITE, {base_stick: "/media/usb"}) as box:
         listen(box)
-        follow(box, "Install")
         for unit, more in ((UNIT, IMPATIENT), (WEB, "")):
             box.run(f"mkdir -p /etc/systemd/system/{unit}.service.d")
             box.run(f"printf '{STRICT}{more}' > /etc/systemd/system/{unit}.service.d/90-test.conf")
-        box.run("systemctl daemon-reload")
-        follow(box, "Set up")
+        follow(box, "Install on a box", "README.md", ANSWERS)
         box.run(f"sed -i 's/^  #deadline_seconds: .*/  deadline_seconds: 10/' {CONFIG} && systemctl restart {UNIT}")
         box.run("cp /media/usb/difference.onnx /srv/models/inbox/")
         box.wait_until('strip-agent status --json | grep -q \'"active_sha256": "[0-9a-f]\'', "the model is active")
@@ -209,6 +211,28 @@ def test_what_fails_in_a_burst_costs_no_strip(box: Container, fault: str) -> Non
     assert status(box)["version"] == __version__
 
 
+def test_the_page_is_watched_within_its_walls_and_costs_the_service_nothing(box: Container) -> None:
+    """As docs/web.md says: enabled, it shows lines and pictures; killed, it comes again, and the service goes on."""
+    before, process = seen(box), show(box, "MainPID")
+    box.run(f"sed -i '/^web:/,/^[a-z]/ s/^  #enabled: false/  enabled: true/' {CONFIG}")
+    box.run(f"systemctl reload {UNIT} && systemctl enable --now {WEB}")
+    box.wait_until(f"{LOOK} /line | grep -q '<html'", "the page is served")
+    write(box, "shown", 1, 0.0)
+    arrived(box, "shown", 1)
+    newest = results(box)[-1]
+    for kind in ("target", "heat", "thumb"):  # a process of its own decodes them
+        picture = f"/strips/{newest['strip_id']}/{newest['revision']}/{kind}.png"
+        assert box.run(f"{LOOK} {picture} 2>/dev/null | tail -c +2 | head -c 3") == "PNG", picture
+    killed = show(box, "MainPID", WEB)
+    box.run(f"kill -KILL {killed}")
+    write(box, "watched", 3, 0.1)
+    arrived(box, "watched", 3)
+    box.wait_until(f"{LOOK} /strips | grep -q watched-3", "the page is served again")
+    assert show(box, "MainPID", WEB) not in {killed, "0"}
+    assert (show(box, "MainPID"), show(box, "NRestarts", WEB)) == (process, "1")
+    check_books(box, before + 4)
+
+
 def test_stopped_in_a_burst_it_goes_on_where_it_was(box: Container, base_stick: Path) -> None:
     """`systemctl stop` ends it in good order; what came before and meanwhile is judged at the next start, and once."""
     before = seen(box)
@@ -225,7 +249,7 @@ def test_stopped_in_a_burst_it_goes_on_where_it_was(box: Container, base_stick: 
 
 
 def test_rebooted_in_a_burst_it_comes_up_and_goes_on(box: Container, base_stick: Path) -> None:
-    """By itself; the service had time to finish, and the broker was there until it had."""
+    """Service and page by themselves; the service had time to finish, and the broker was there until it had."""
     before = seen(box)
     with burst(box, base_stick, "rebooted") as written:
         arrived(box, "rebooted", 2)
@@ -238,6 +262,7 @@ def test_rebooted_in_a_burst_it_comes_up_and_goes_on(box: Container, base_stick:
     end = box.run(f"journalctl -b -1 -u {UNIT} -o cat --no-pager").rpartition("stopping: finishing")[2]
     assert f"{UNIT}.service: Deactivated successfully" in end
     assert "No connection" not in end, "the broker had gone first"
+    box.wait_until(f"{LOOK} /line | grep -q '<html'", "the page is served")
 
 
 def check_burst(box: Container, before: int, name: str, written: list[str]) -> None:

@@ -78,8 +78,11 @@ class Box:
         """Put a version's unit, users, folders and settings where the system reads them, and have it do so."""
         folder = self.at(OPT / version / "systemd")
         there = {name: place for name, place in PLACES.items() if name != WEB_UNIT or (folder / name).exists()}
-        if WEB_UNIT not in there:  # an older version, which has no page
-            self.at(PLACES[WEB_UNIT]).unlink(missing_ok=True)
+        if WEB_UNIT not in there and self.at(PLACES[WEB_UNIT]).exists():  # an older version, which has no page
+            if self.runs:  # else the newer version's page would run on, out of a folder that goes one day
+                systemctl("disable", "--now", WEB_UNIT)
+                subprocess.run(["systemctl", "reset-failed", WEB_UNIT], capture_output=True, check=False)
+            self.at(PLACES[WEB_UNIT]).unlink()
         changed = [str(place) for name, place in there.items() if self.put(place, (folder / name).read_bytes())]
         where = [] if self.root == Path("/") else [f"--root={self.root}"]
         call("systemd-sysusers", *where, str(self.at(PLACES["strip-agent.sysusers.conf"])))
