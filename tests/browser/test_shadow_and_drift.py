@@ -54,7 +54,8 @@ def write_earlier_days(line: Line) -> None:
             if age_days <= DARK_DAYS:
                 values |= {name: values[name] * DARK for name in NAMES if name.startswith("level")}
             ts_ms = today_ms - age_days * DAY_MS
-            note_look(db, "top", number - EARLIER_DAYS * STRIPS_A_DAY, f"{number:016x}", sha256, Measures(**values), ts_ms)
+            row = number - EARLIER_DAYS * STRIPS_A_DAY
+            note_look(db, "top", row, f"{number:016x}", sha256, Measures(**values), ts_ms)
         db.execute("DELETE FROM looks")  # of each strip itself: what is found is to be found on strips that exist
     ledger.database.close()
 
