@@ -107,6 +107,9 @@ def test_shadow_and_drift_can_be_read_on_panel_and_phone_by_day_and_night(
         page.locator(part).first.wait_for()
         page.evaluate("(part) => document.querySelector(part).scrollIntoView()", part)
         page.evaluate("() => scrollBy(0, -70)")  # below the navigation, which stays where it is
+        page.wait_for_function(
+            "() => [...document.images].every((i) => i.complete || i.offsetTop > scrollY + innerHeight)"
+        )
         PICTURES.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=PICTURES / f"{name}-{size}-{scheme}.png")
         check(page)
