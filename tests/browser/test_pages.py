@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = NEEDS_A_BROWSER
-MOST_STRIPS = 30
+STRIPS = 5
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +83,14 @@ def test_a_new_strip_appears_by_itself_within_a_second_of_its_acknowledgement(li
             " window.seen[f.textContent.trim().split(' · ')[0]] ??= Date.now(); }, 20); window.mark = 'not reloaded'; }"
         )
         delays: list[float] = []
-        while min(delays, default=1000) >= 1000 and len(delays) < MOST_STRIPS:
+        for _ in range(STRIPS):
             name = line.drop(1)
             line.box.wait_until_published(line.dropped)
             acknowledged_ms = page.evaluate("() => Date.now()")
             wait_for(lambda name=name: page.evaluate("(n) => window.seen[n] ?? 0", name), "the page shows it")  # type: ignore[misc]
             delays.append(page.evaluate("(n) => window.seen[n]", name) - acknowledged_ms)
         assert page.evaluate("() => window.mark") == "not reloaded"
-        # One of them within a second: a machine that does other things, too, may be late, but not always.
+        # One of five within a second: a machine that does other things, too, may be late, but not always.
         assert min(delays) < 1000, delays
         (PICTURES / "milliseconds.json").write_text(json.dumps(delays))
         assert errors_of(page) == []

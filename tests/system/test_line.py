@@ -120,34 +120,23 @@ def denied_by_kernel() -> list[tuple[float, str]]:
 
 
 def test_a_camera_is_added_by_a_reload_while_strips_flow(box: Container) -> None:
-    """None is lost, none of the other camera is late by more than a second, and nothing was started anew.
-
-    Three cameras may be added before that: a machine that is busy with something else can make any strip late once.
-    """
+    """None is lost, none of the other camera is late by more than a second, and nothing was started anew."""
     before, process = seen(box), show(box, "MainPID")
-    lateness_ms = []
-    for number, camera in enumerate(("left", "left2", "left3"), start=1):
-        lateness_ms.append(_lateness_ms(box, f"flow{number}", camera))
-        check_books(box, before + number * 46)
-        if lateness_ms[-1] <= LATE_MS:
-            break
-    assert min(lateness_ms) <= LATE_MS, lateness_ms
+    write(box, "flow", 40, 0.5)
+    arrived(box, "flow", 12)
+    box.run("install -d -o strip-agent /srv/cameras/left")
+    box.run(f"sed -i '/^cameras:/a\\  - name: left\\n    folder: /srv/cameras/left' {CONFIG}")
+    assert "left" in box.run(f"systemctl reload {UNIT} && journalctl -u {UNIT} -n 20 -o cat")
+    write(box, "new", 6, 0.5, "left")
+    arrived(box, "new", 6)
+    arrived(box, "flow", 40)
+    check_books(box, before + 46)
+    late = [
+        int(r["ts_ms"]) - int(r["captured_ts_ms"]) for r in results(box) if r["camera"] == "top" and "flow" in r["file"]
+    ]
+    assert max(late[12:]) <= max(late[:12]) + LATE_MS, late
     assert show(box, "MainPID") == process
     assert status(box)["configuration"]["state"] == "same"
-
-
-def _lateness_ms(box: Container, flow: str, camera: str) -> int:
-    """Add a camera while 40 strips of another one flow; by how much more these are late at the most from then on."""
-    write(box, flow, 40, 0.5)
-    arrived(box, flow, 12)
-    box.run(f"install -d -o strip-agent /srv/cameras/{camera}")
-    box.run(f"sed -i '/^cameras:/a\\  - name: {camera}\\n    folder: /srv/cameras/{camera}' {CONFIG}")
-    assert camera in box.run(f"systemctl reload {UNIT} && journalctl -u {UNIT} -n 20 -o cat")
-    write(box, f"{flow}new", 6, 0.5, camera)
-    arrived(box, f"{flow}new", 6)
-    arrived(box, flow, 40)
-    late = [int(r["ts_ms"]) - int(r["captured_ts_ms"]) for r in results(box) if f"{flow}-" in r["file"]]
-    return max(late[12:]) - max(late[:12])
 
 
 def test_broken_at_a_reload_the_service_goes_on_and_broken_at_a_start_it_is_not_tried_again(box: Container) -> None:
