@@ -70,12 +70,16 @@ def draw(
     panels = [("target", target), (title, overlay)]
     panels.append(("reference 1", reference))
     turned = heatmap.shape[0] > heatmap.shape[1]
-    shown = [(title, np.rot90(panel) if turned else panel) for title, panel in panels]
+    shown = [(title, _turn(panel) if turned else panel) for title, panel in panels]
     canvas, enlarged = _lay_out(shown)
     _write_header(canvas, scored, threshold, name, anomalous=anomalous)
     _draw_ticks(canvas, *(("row", heatmap.shape[0]) if turned else ("column", heatmap.shape[1])), enlarged)
     _draw_scale(canvas, scored.score, threshold)
     return encode_png(canvas, PALETTE)
+
+
+def _turn(panel: Image) -> Image:
+    return np.asarray(cv2.rotate(panel, cv2.ROTATE_90_COUNTERCLOCKWISE), np.uint8)
 
 
 def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
@@ -84,16 +88,18 @@ def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
     low, high = float(shown.min()), float(shown.max())
     factor = (GREYS - 1) / max(high - low, 1e-6)
     # Multiplied first: a difference of two float32 may be too large for a float32.
-    grey = shown * np.float32(factor) - np.float32(low * factor)
-    return list(np.clip(grey, 0, GREYS - 1).astype(np.uint8))
+    grey = shown * np.float32(factor)
+    grey -= np.float32(low * factor)
+    return list(np.clip(grey, 0, GREYS - 1, out=grey).astype(np.uint8))
 
 
 def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool) -> Image:
     """Lay the heatmap over the target; box the regions, circle detections, mark the peak of an anomalous strip."""
-    level = _heat_level(heatmap)
-    hot = level > 0
     overlay = target.copy()
-    overlay[hot] = FIRST_HEAT + (level[hot] - 1) * HEAT_GREYS + target[hot] // (GREYS // HEAT_GREYS)
+    if heatmap.max() > TRANSPARENT_BELOW:
+        level = _heat_level(heatmap)
+        hot = level > 0
+        overlay[hot] = FIRST_HEAT + (level[hot] - 1) * HEAT_GREYS + target[hot] // (GREYS // HEAT_GREYS)
     for region in scored.regions[:MAX_BOXES]:
         corner = (region.left - BOX_GAP, region.top - BOX_GAP)
         cv2.rectangle(overlay, corner, (region.right - 1 + BOX_GAP, region.bottom - 1 + BOX_GAP), CYAN, 1)
@@ -132,7 +138,8 @@ def _lay_out(panels: list[tuple[str, Image]]) -> tuple[Image, int]:
     canvas = np.full((last_y + height + FOOTER, last_x + width + MARGIN), BLACK, np.uint8)
     for (title, panel), (x, y) in zip(panels, corners, strict=True):
         _write(canvas, title, x, y - 6, 0.42, DIM)
-        canvas[y : y + height, x : x + width] = panel.repeat(enlarged, 0).repeat(enlarged, 1)
+        shown = panel if enlarged == 1 else panel.repeat(enlarged, 0).repeat(enlarged, 1)
+        canvas[y : y + height, x : x + width] = shown
     return canvas, enlarged
 
 
@@ -221,10 +228,10 @@ def encode_png(indices: Image, palette: Image) -> bytes:
     Source: the PNG specification, https://www.w3.org/TR/png/, sections 5 and 11.2. OpenCV writes no palettes.
     """
     height, width = indices.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0: none
-    rows[:, 1:] = indices
+    rows = bytearray(height * (width + 1))  # each row begins with its filter, 0: none
+    np.frombuffer(rows, np.uint8).reshape(height, width + 1)[:, 1:] = indices
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    data = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
+    data = bytes(imagecodecs.deflate_encode(rows, level=1))
     chunks = ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 
