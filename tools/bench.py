@@ -2,7 +2,8 @@
 """Reproduce the figures that the documentation states. Nothing here is asserted in tests: machines differ.
 
 bench.py all --quick          everything, in about 3 minutes; `make bench` takes up to 20
-bench.py models               every variant of a network against the plain export, and the limit of this processor
+bench.py models               every variant of a network against the plain export, and the limit of this processor;
+                              --processor: of smaller ones, --checkpoint: with your own weights
 bench.py agent                from a closed file to the message, beside the script that people write today
 bench.py idle                 what a box costs that nothing arrives at
 bench.py scale                what grows with ledger, folders, cameras and outbox

@@ -21,7 +21,6 @@ from tools.benching.hiding import Seen
 from tools.benching.machine import Limit
 from tools.benching.models import kinds_rows, models_parts, models_rows
 from tools.benching.one_kind import Asked, Told
-from tools.exporter.approval import Exported
 from tools.exporter.checkpoint import IMAGE_SIZES
 from tools.exporter.exporting import export_model
 from tools.exporter.guard import Limits
@@ -47,6 +46,7 @@ from tools.exporter.work import Work, count_work
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tools.exporter.approval import Exported
     from tools.exporter.networks import UNet
 
 torch.set_num_threads(1)

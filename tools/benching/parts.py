@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.worker.model import load_model
-from tools.benching import journey
+from tools.benching import journey, reload
 from tools.benching.machine import describe, measure_limit
 from tools.benching.page import Chart, Part
-from tools.benching.reload import reloads
 from tools.benching.scale import Grown, cameras, folders, ledgers, outbox
 from tools.benching.shadow import shadowed
 from tools.benching.spreads import Spread, differences, percentile
@@ -111,7 +110,7 @@ def reload_part(folder: Path | None, *, switches: int) -> Part:
     """Measure what a switch costs the line, and memory over many."""
     machine = describe()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        found = reloads(Path(temporary), switches)
+        found = reload.reloads(Path(temporary), switches)
     gaps = [longest - usual for longest, usual in zip(found.longest, found.usual, strict=True)]
     first, last = (statistics.median(part) for part in (found.memory[:5], found.memory[-5:]))
     return Part(
@@ -125,7 +124,8 @@ def reload_part(folder: Path | None, *, switches: int) -> Part:
             percentiles("gap: how much longer that is, ms", gaps),
             ["PSS of all processes, first five and last five switches, MiB", f"{first:.0f}", f"{last:.0f}", ""],
         ],
-        "Trivial models; the trial competes with the strips for the processor, the switch itself lies between two.",
+        "Trivial models; the trial competes with the strips for the processor, the switch itself lies between two. The "
+        f"settle time is {reload.SETTLE_SECONDS * 1e3:.0f} ms here, so that strips come closely and meet the switch.",
         Chart(
             "benchmarks-reload.png", "Memory over switches", "switches", "MiB, all processes",
             {"PSS": [(float(number), value) for number, value in enumerate(found.memory, start=1)]},
