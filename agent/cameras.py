@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agent.errors import Retry
 from agent.strips.finished_files import CameraFiles
 from agent.strips.folder import CameraFolder
 from agent.strips.intake import Before, Intake
@@ -101,7 +102,7 @@ class Cameras:
         made = {}
         for name, before in new.items():
             scanned = before.was_scanned or (name in old and old[name].intake.first_scan_recorded)
-            made[name] = self._make(configured[name], config, Before(scanned, before.strips_wait))
+            made[name] = self._make(configured[name], config, Before(scanned, before.strips_wait_in))
         for name, parts in self._parts.items():
             if name not in old:
                 parts.intake.camera = configured[name]
@@ -114,7 +115,7 @@ class Cameras:
         self._parts = parts
 
     def _make(self, camera: Camera, config: Config, before: Before | None) -> _Parts:
-        before = before or Before.of(self._ledger, camera.name)
+        before = before or self._before_the_start(camera)
         watcher = CameraWatcher(camera, known=self._ledger.strips.known, first_scan_ever=not before.was_scanned)
         folder = CameraFolder(watcher, Probe(camera.folder))
         return _Parts(
@@ -122,6 +123,16 @@ class Cameras:
             folder,
             CameraFiles(camera, self._ledger, config.ledger.keep_days, lambda _: folder.is_away),
         )
+
+    def _before_the_start(self, camera: Camera) -> Before:
+        """Ask the ledger; what an older version has taken in lies in the folder that the camera has now."""
+        before = Before.of(self._ledger, camera.name)
+        if "" in before.strips_wait_in:
+            try:
+                self._ledger.folders.note(camera.name, str(camera.folder))
+            except Retry as error:  # they are looked for there all the same, until the camera gets another one
+                log.warning("camera %s: cannot note where its strips lie: %s", camera.name, error)
+        return before
 
 
 def _take_in(intake: Intake, ring: Callable[[str], None]) -> None:

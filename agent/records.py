@@ -62,6 +62,7 @@ class Strip:
     revision: int  # starts at 1; `strips retry` raises it
     seen_ms: int  # Unix milliseconds of `begin`
     half_written: bool = False  # its file was found incomplete and may still grow
+    folder: str = ""  # in which it was taken in, of its camera; "" where that is not known
 
 
 @dataclass(frozen=True, slots=True)

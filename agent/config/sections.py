@@ -57,7 +57,7 @@ class Camera(Section):
     name: Name
     """Name of the camera; part of topics, of heatmap paths and of every strip's identity."""
     folder: AbsolutePath
-    """Folder the camera writes to, with all folders below it. It may appear later, vanish and come back."""
+    """Folder the camera writes to, and all below it. It may be away. Changed: what waits is judged where it lies."""
     patterns: list[FilePattern] = Field(default=["**/*.tif", "**/*.tiff"], min_length=1)
     """Which files are strips, relative to the folder; `**` is any number of folders. Case does not matter."""
     ignore: list[IgnoredName] = Field(default=list(DEFAULT_IGNORE))

@@ -11,7 +11,7 @@ wal.py       notice commits that are missing   tallies.py   counts and durations
 history.py   what was said of strips, for those who look back
 reviews.py   what people say about strips      trends.py   scores over time, and what-if
 shadow.py    what a shadow model says          drift.py    how strips look, by day
-pages.py     what the page on the box shows
+pages.py     what the page on the box shows    folders.py   where waiting strips were taken in
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from agent.ledger.alarms import AlarmChange, AlarmRow, Alarms
 from agent.ledger.commands import CommandRow, Commands, Ending, NewCommand
 from agent.ledger.database import Database
 from agent.ledger.drift import Drift
+from agent.ledger.folders import Folders
 from agent.ledger.history import Choice, History, Said
 from agent.ledger.models import Changes, ModelRecord, Models
 from agent.ledger.operators import Operators
@@ -82,6 +83,7 @@ class Ledger:
     shadow: ShadowResults
     drift: Drift
     pages: Pages
+    folders: Folders
 
 
 def open_ledger(path: Path, *, patience: Callable[[float], object] = lambda _: None) -> Ledger:
@@ -110,4 +112,5 @@ def open_ledger(path: Path, *, patience: Callable[[float], object] = lambda _: N
         ShadowResults(database),
         Drift(database),
         Pages(database),
+        Folders(database),
     )

@@ -34,9 +34,14 @@ class _Known:
     digest: str
     state: str
     disposal: str
+    folder: int
+
+    def may_lie_in(self, folder: int) -> bool:
+        """Whether it was taken in from that folder, as far as is known."""
+        return self.folder in (0, folder)
 
 
-_KNOWN = "id, size_bytes, mtime_ns, ctime_ns, inode, occurrence, digest, state, disposal"
+_KNOWN = "id, size_bytes, mtime_ns, ctime_ns, inode, occurrence, digest, state, disposal, folder"
 
 
 def find_same(db: sqlite3.Connection, file: SettledFile) -> bool:
@@ -45,39 +50,53 @@ def find_same(db: sqlite3.Connection, file: SettledFile) -> bool:
     return db.execute(query, (*_same_file(file), file.identity.ctime_ns)).fetchone() is not None
 
 
-def begin(db: sqlite3.Connection, file: SettledFile) -> bool:
-    """Account for a settled file; False when its content has to decide."""
+def number_of(db: sqlite3.Connection, folder: str) -> int:
+    """Return the number that stands for a camera's folder in each of its strips; 0 for "", which is not known."""
+    if not folder:
+        return 0
+    found = db.execute("SELECT id FROM folders WHERE path = ?", (folder,)).fetchone()
+    return int(found[0] if found else db.execute("INSERT INTO folders (path) VALUES (?)", (folder,)).lastrowid or 0)
+
+
+def begin(db: sqlite3.Connection, file: SettledFile, folder: int) -> bool:
+    """Account for a settled file of the `folder` of this number; False when its content has to decide."""
     known = _of_these_times(db, file)
     if known is not None:
-        return _begin_known(db, file, known)
-    if _follow_half_written(db, file):
+        return _begin_known(db, file, folder, known)
+    if _follow_half_written(db, file, folder):
         return True
     newest = _newest(db, file)
     if newest is None or newest.size_bytes != file.identity.size_bytes:
-        _insert(db, file, occurrence=0)
+        _insert(db, file, folder, occurrence=0)
     elif newest.disposal == "done":
         if _may_be_the_removed(newest, file):
             return False
-        _insert(db, file, occurrence=0)
-    elif newest.state == "waiting" and file.identity.inode and newest.inode == file.identity.inode:
-        _follow(db, file, newest)  # nobody has read it yet: whatever it holds now is what will be read
+        _insert(db, file, folder, occurrence=0)
+    elif _is_the_waiting(newest, file, folder):
+        _follow(db, file, folder, newest)  # nobody has read it yet: whatever it holds now is what will be read
     elif newest.digest:
         return False
     else:
-        _insert(db, file, occurrence=0)
+        _insert(db, file, folder, occurrence=0)
     return True
 
 
-def _begin_known(db: sqlite3.Connection, file: SettledFile, known: _Known) -> bool:
+def _is_the_waiting(known: _Known, file: SettledFile, folder: int) -> bool:
+    """Whether it is the very file that waits, with other times; another folder may have the number of its inode too."""
+    same_inode = bool(file.identity.inode) and known.inode == file.identity.inode
+    return known.state == "waiting" and same_inode and known.may_lie_in(folder)
+
+
+def _begin_known(db: sqlite3.Connection, file: SettledFile, folder: int, known: _Known) -> bool:
     """Account for a file whose size and mtime the ledger knows."""
     if known.disposal == "done":
         if _may_be_the_removed(known, file):
             return False
-        _insert(db, file, occurrence=known.occurrence + 1)
+        _insert(db, file, folder, occurrence=known.occurrence + 1)
     elif known.ctime_ns == file.identity.ctime_ns:
         pass
     elif known.state in ("waiting", "skipped"):  # of neither the content is known; a skipped one stays skipped
-        _follow(db, file, known)
+        _follow(db, file, folder, known)
     else:
         return False
     return True
@@ -92,7 +111,9 @@ def _is_the_removed(known: _Known, file: SettledFile) -> bool:
     return known.disposal == "done" and _may_be_the_removed(known, file)
 
 
-def begin_by_digest(db: sqlite3.Connection, file: SettledFile, digest: str, *, is_there: bool = False) -> bool | None:
+def begin_by_digest(
+    db: sqlite3.Connection, file: SettledFile, folder: int, digest: str, *, is_there: bool = False
+) -> bool | None:
     """Decide a file by its content; True when it is a new strip. "" is of what cannot be read.
 
     None: the agent has moved or removed that very file, maybe while it was read. Where it `is_there` after that was
@@ -104,12 +125,12 @@ def begin_by_digest(db: sqlite3.Connection, file: SettledFile, digest: str, *, i
     if not is_there and removed is not None and removed.digest == digest and _is_the_removed(removed, file):
         return None
     if known is not None and known.digest == digest and known.disposal != "done":
-        _follow(db, file, known)
+        _follow(db, file, folder, known)
         return False
     if known is None and newest is not None and digest and _has_content(newest, file, digest):
-        _follow(db, file, newest)
+        _follow(db, file, folder, newest)
         return False
-    _insert(db, file, occurrence=0 if known is None else known.occurrence + 1)
+    _insert(db, file, folder, occurrence=0 if known is None else known.occurrence + 1)
     return True
 
 
@@ -140,33 +161,33 @@ def _newest(db: sqlite3.Connection, file: SettledFile) -> _Known | None:
     return None if row is None else _Known(*row)
 
 
-def _follow(db: sqlite3.Connection, file: SettledFile, known: _Known) -> None:
-    """Let the strip have the file's new times, and count that."""
+def _follow(db: sqlite3.Connection, file: SettledFile, folder: int, known: _Known) -> None:
+    """Let the strip have the file's new times and folder, and count that."""
     identity = file.identity
     occurrence = known.occurrence
     if identity.mtime_ns != known.mtime_ns:
         last = db.execute(f"SELECT max(occurrence) FROM strips WHERE {_SAME_FILE}", _same_file(file)).fetchone()[0]  # noqa: S608 - a constant
         occurrence = 0 if last is None else last + 1
     db.execute(
-        "UPDATE strips SET mtime_ns = ?, ctime_ns = ?, inode = ?, occurrence = ? WHERE id = ?",
-        (identity.mtime_ns, identity.ctime_ns, identity.inode, occurrence, known.row),
+        "UPDATE strips SET mtime_ns = ?, ctime_ns = ?, inode = ?, occurrence = ?, folder = ? WHERE id = ?",
+        (identity.mtime_ns, identity.ctime_ns, identity.inode, occurrence, folder or known.folder, known.row),
     )
     db.execute("INSERT INTO counters VALUES ('seen_again', '', '', 1) ON CONFLICT DO UPDATE SET n = n + 1")
 
 
-def _follow_half_written(db: sqlite3.Connection, file: SettledFile) -> bool:
+def _follow_half_written(db: sqlite3.Connection, file: SettledFile, folder: int) -> bool:
     """Let the newest waiting strip of a path that was found incomplete take over the grown file's identity."""
     camera, path, size_bytes, mtime_ns = _same_file(file)
     changed = db.execute(
         "UPDATE strips SET size_bytes = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, occurrence = 0 "
         "WHERE id = (SELECT max(id) FROM strips WHERE camera = ? AND path = ? AND state = 'waiting' "
-        "AND half_written = 1)",
-        (size_bytes, mtime_ns, file.identity.ctime_ns, file.identity.inode, camera, path),
+        "AND half_written = 1 AND folder IN (0, ?))",
+        (size_bytes, mtime_ns, file.identity.ctime_ns, file.identity.inode, camera, path, folder),
     )
     return changed.rowcount > 0
 
 
-def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> None:
+def _insert(db: sqlite3.Connection, file: SettledFile, folder: int, *, occurrence: int) -> None:
     strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
     # A strip whose file's times changed keeps the id of the identity that it was begun with.
     while db.execute("SELECT 1 FROM strips WHERE strip_id = ?", (strip_id,)).fetchone() is not None:
@@ -174,7 +195,7 @@ def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> No
         strip_id = make_strip_id(file.camera, file.path, file.identity, occurrence)
     db.execute(
         "INSERT INTO strips (strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, inode, occurrence, lane, state, "
-        "seen_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "seen_ms, folder) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             strip_id,
             *_same_file(file),
@@ -184,5 +205,6 @@ def _insert(db: sqlite3.Connection, file: SettledFile, *, occurrence: int) -> No
             int(file.backlog),  # the lane
             "skipped" if file.skip else "waiting",
             now_ms(),
+            folder,
         ),
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TABLES = ("strips", "results", "outbox", "models", "activations", "purged", "cameras", "alarms", "commands", "paused",
-          "thresholds", "reviews")  # fmt: skip
+          "thresholds", "reviews", "folders")  # fmt: skip
 _BY_ROW = (
     "strips",
     "results",

@@ -14,6 +14,7 @@ a second, independent count to compare the rows with.
 
 from __future__ import annotations
 
+from agent.ledger.schema_folders import FOLDERS
 from agent.ledger.schema_looks import LOOKS
 from agent.ledger.schema_reviews import REVIEWS
 from agent.ledger.schema_scores import SCORES
@@ -314,4 +315,5 @@ MIGRATIONS: tuple[str, ...] = (
     FOR_SEARCHING,
     LOOKS,
     SCORES,
+    FOLDERS,
 )

@@ -29,7 +29,11 @@ LIVE, BACKLOG, RETRIED = 0, 1, 2  # lanes
 LANES = (LIVE, RETRIED, BACKLOG)
 """In the order in which they are served: those of a later one wait while the camera has any of an earlier one."""
 MAX_DETAIL = 2000  # characters of a sentence
-_STRIP = "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written"
+_STRIP = (
+    "id, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written, "
+    "(SELECT known.path FROM folders AS known WHERE known.id = folder)"
+)
+_ELSEWHERE = "folder NOT IN (SELECT id FROM folders WHERE path IN (SELECT value FROM json_each(:hanging)))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +67,27 @@ class Strips:
         with self._database.reading() as db:
             return {file.path for file in files if identity.find_same(db, file)}
 
-    def begin(self, files: Sequence[SettledFile]) -> list[SettledFile]:
+    def begin(self, files: Sequence[SettledFile], folder: str = "") -> list[SettledFile]:
         """Account for settled files, in one transaction; from here on each is in exactly one state.
 
-        Return those that only differ in their times from what the ledger knows: their content decides, see
-        `begin_by_digest`.
+        `folder` is the camera's, in which they lie, "" where that is not known. Return those that only differ in
+        their times from what the ledger knows: their content decides, see `begin_by_digest`.
         """
         with self._database.transaction() as db:
+            number = identity.number_of(db, folder)
             in_order = sorted(files, key=lambda file: (file.identity.mtime_ns, natural_key(file.path)))
-            return [file for file in in_order if not identity.begin(db, file)]
+            return [file for file in in_order if not identity.begin(db, file, number)]
 
-    def begin_by_digest(self, file: SettledFile, digest: str, *, is_there: bool = False) -> bool | None:
+    def begin_by_digest(
+        self, file: SettledFile, digest: str, folder: str = "", *, is_there: bool = False
+    ) -> bool | None:
         """Decide a file whose path and size are known, with other times; True when it is a new strip.
 
         `digest` is the sha256 of its bytes, "" where they cannot be read. None: it may have been moved or removed by
         the agent while it was read; ask again, with `is_there`, if it is there still.
         """
         with self._database.transaction() as db:
-            return identity.begin_by_digest(db, file, digest, is_there=is_there)
+            return identity.begin_by_digest(db, file, identity.number_of(db, folder), digest, is_there=is_there)
 
     def seen_again(self) -> int:
         """Return how often a file was seen with other times and turned out to be the same strip."""
@@ -116,33 +123,40 @@ class Strips:
             query = "SELECT 1 FROM strips INDEXED BY strips_oldest_waiting WHERE state = 'waiting' LIMIT 1"
             return db.execute(query).fetchone() is not None
 
-    def next_waiting(self, camera: str, lane: int, excluding: Collection[int]) -> Strip | None:
-        """Return the camera's oldest waiting strip of that lane, by mtime and then as they were begun."""
+    def next_waiting(
+        self, camera: str, lane: int, excluding: Collection[int], hanging: Sequence[str] = ()
+    ) -> Strip | None:
+        """Return the camera's oldest waiting strip of that lane, by mtime and then as begun; else as `next_again`."""
         with self._database.reading() as db:
             rows = db.execute(
-                f"SELECT {_STRIP} FROM strips WHERE state = 'waiting' AND attempts = 0 AND camera = ? AND lane = ? "  # noqa: S608 - a constant
-                "ORDER BY mtime_ns, id LIMIT ?",
-                (camera, lane, len(excluding) + 1),
+                f"SELECT {_STRIP} FROM strips WHERE state = 'waiting' AND attempts = 0 AND camera = :camera "  # noqa: S608 - constants
+                f"AND lane = :lane AND {_ELSEWHERE} ORDER BY mtime_ns, id LIMIT :limit",
+                {"camera": camera, "lane": lane, "hanging": json.dumps(hanging), "limit": len(excluding) + 1},
             )
             return next((_strip(row) for row in rows if row[0] not in excluding), None)
 
-    def next_again(self, cameras: Sequence[str], excluding: Collection[int]) -> Strip | None:
+    def next_again(
+        self, cameras: Sequence[str], excluding: Collection[int], hanging: Sequence[str] = ()
+    ) -> Strip | None:
         """Return a strip that a worker was lost on, once everything that waited at that time has been served.
 
-        `cameras` are those whose folders can be read. Others, and the rows in `excluding`, keep nobody waiting.
+        `cameras` are those whose folders can be read. Others, the rows in `excluding`, and those that were taken in
+        from one of the folders in `hanging`, keep nobody waiting.
         """
-        values = {"cameras": json.dumps(list(cameras)), "excluding": json.dumps(list(excluding))}
+        lists = {"cameras": list(cameras), "excluding": list(excluding), "hanging": list(hanging)}
         with self._database.reading() as db:
             row = db.execute(
-                f"SELECT {_STRIP} FROM strips AS again WHERE state = 'waiting' AND attempts > 0 "  # noqa: S608 - a constant
+                f"SELECT {_STRIP} FROM strips AS again WHERE state = 'waiting' AND attempts > 0 "  # noqa: S608 - constants
                 "AND camera IN (SELECT value FROM json_each(:cameras)) "
+                f"AND again.{_ELSEWHERE} "
                 "AND id NOT IN (SELECT value FROM json_each(:excluding)) "
                 "AND NOT EXISTS (SELECT 1 FROM strips AS fresh INDEXED BY strips_oldest_waiting "
                 "WHERE fresh.state = 'waiting' AND fresh.attempts = 0 AND fresh.id <= again.requeued_after "
                 "AND fresh.camera IN (SELECT value FROM json_each(:cameras)) "
+                f"AND fresh.{_ELSEWHERE} "
                 "AND fresh.id NOT IN (SELECT value FROM json_each(:excluding))) "
                 "ORDER BY requeued_after, id LIMIT 1",
-                values,
+                {name: json.dumps(values) for name, values in lists.items()},
             ).fetchone()
             return None if row is None else _strip(row)
 
@@ -293,6 +307,22 @@ def _why_not_again(db: sqlite3.Connection, row: int, cameras: Collection[str] | 
 
 
 def _strip(row: Sequence[Any]) -> Strip:
-    number, strip_id, camera, path, size_bytes, mtime_ns, ctime_ns, attempts, revision, seen_ms, half_written = row
+    (
+        number,
+        strip_id,
+        camera,
+        path,
+        size_bytes,
+        mtime_ns,
+        ctime_ns,
+        attempts,
+        revision,
+        seen_ms,
+        half_written,
+        folder,
+    ) = row
     identity = FileIdentity(size_bytes, mtime_ns, ctime_ns)
-    return Strip(number, strip_id, camera, os.fsdecode(path), identity, attempts, revision, seen_ms, bool(half_written))
+    return Strip(
+        number, strip_id, camera, os.fsdecode(path), identity, attempts, revision, seen_ms, bool(half_written),
+        folder or "",
+    )  # fmt: skip

@@ -118,6 +118,9 @@ class CameraFiles:
         for strip, digest in due:
             if self._ended:
                 return
+            if strip.folder not in ("", str(self._camera.folder)):  # nothing allows a change there any more
+                self._record(strip, Disposal("", f"{strip.folder} is not the camera's folder any more"))
+                continue
             try:
                 disposal = self._dispose_of(strip, digest)
             except OSError as error:
@@ -147,7 +150,7 @@ class CameraFiles:
             why = f" ({disposal.why})" if disposal.why else ""
             log.warning(
                 "camera %s: %s is not touched: %s%s",
-                self._camera.name, show_name(strip.path), disposal.outcome, why,
+                self._camera.name, show_name(strip.path), disposal.outcome or "stays", why,
             )  # fmt: skip
         self._ledger.strips.disposed(strip.row, disposal.outcome, disposal.why)
 

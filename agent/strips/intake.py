@@ -30,13 +30,12 @@ class Before:
     """What the ledger knows of a camera before its folder is watched."""
 
     was_scanned: bool  # its backlog rule has been applied
-    strips_wait: bool  # their files must be in the folder
+    strips_wait_in: frozenset[str]  # folders, in which their files must be; "" where it is not known in which
 
     @classmethod
     def of(cls, ledger: Ledger, camera: str) -> Self:
         """Ask the ledger; raises Retry where it cannot tell."""
-        waits = any(balance.camera == camera and balance.waiting for balance in ledger.report.balances())
-        return cls(ledger.strips.camera_was_scanned(camera), waits)
+        return cls(ledger.strips.camera_was_scanned(camera), ledger.folders.with_waiting(camera))
 
 
 class Intake:
@@ -48,12 +47,13 @@ class Intake:
         """`before` None: the ledger is asked here."""
         self.camera = camera  # replaced by a reload that changes nothing about the watching
         self.watcher = watcher
+        self._folder = str(camera.folder)
         self._ledger = ledger
         self._max_file_bytes = max_file_bytes
         before = before or Before.of(ledger, camera.name)
         self.first_scan_recorded = before.was_scanned
         self._ended = False
-        if before.strips_wait:
+        if before.strips_wait_in & {"", self._folder}:
             watcher.expect_files()
 
     def end(self) -> None:
@@ -69,7 +69,7 @@ class Intake:
         if self._ended:
             return 0
         try:
-            doubtful = self._ledger.strips.begin(files) if files else []
+            doubtful = self._ledger.strips.begin(files, self._folder) if files else []
             self._begin_by_digest(doubtful)
             if not self._ended and not self.first_scan_recorded and self.watcher.first_scan_done:
                 self._ledger.strips.record_first_scan(self.camera.name)
@@ -87,7 +87,7 @@ class Intake:
                 return
             digest = ""  # of what cannot be read: as unreadable as before is the same strip
             try:
-                digest = digest_regular_file(str(self.camera.folder), file.path, max_bytes=self._max_file_bytes)
+                digest = digest_regular_file(self._folder, file.path, max_bytes=self._max_file_bytes)
             except Reject as refusal:
                 if refusal.reason is Reason.FILE_VANISHED:  # maybe the box itself has just moved or removed it
                     self.watcher.count_vanished()
@@ -97,7 +97,7 @@ class Intake:
                 self.watcher.give_back([file])
                 log.info("camera %s: %s cannot be read yet: %s", self.camera.name, show_name(file.path), error)
                 continue
-            if not self._ended and self._ledger.strips.begin_by_digest(file, digest) is None:
+            if not self._ended and self._ledger.strips.begin_by_digest(file, digest, self._folder) is None:
                 self._begin_if_there(file, digest)
 
     def _begin_if_there(self, file: SettledFile, digest: str) -> None:
@@ -110,4 +110,4 @@ class Intake:
             self.watcher.give_back([file])
             log.info("camera %s: %s cannot be looked at yet: %s", self.camera.name, show_name(file.path), error)
         else:
-            self._ledger.strips.begin_by_digest(file, digest, is_there=True)
+            self._ledger.strips.begin_by_digest(file, digest, self._folder, is_there=True)

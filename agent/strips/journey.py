@@ -20,6 +20,7 @@ from agent.errors import Action, AgentError, Blame, Reason, Reject, Retry, decid
 from agent.ledger.strips import LANES
 from agent.records import show_name
 from agent.strips.commit import Outcome, commit
+from agent.strips.former_folders import FormerFolders
 from agent.strips.postponed import LAST_LOOK_AGAIN_SECONDS, WaitingStrips, pause_seconds
 from agent.wire import Failed, Job, Judged
 
@@ -75,6 +76,7 @@ class StripJourney:
         self._feeding = True
         self._heatmaps_fail = False  # the last ones that should have been written were not
         self._waiting = WaitingStrips(clock)
+        self._former = FormerFolders()
         self._lost_in_a_row: set[str] = set()
         self._lost_by = ""  # the model whose workers they cost
         self._committed = committed
@@ -179,7 +181,8 @@ class StripJourney:
                 model=worker.facts.threshold if worker.facts else None,
             )
             self._begins()
-            worker.send(Job(strip, str(camera.folder), threshold.value, threshold.source))
+            folder = self._former.place(strip.row, strip.folder, camera)
+            worker.send(Job(strip, folder, threshold.value, threshold.source))
 
     def _operators_threshold(self, camera: str) -> float | None:
         told = self._ledger.operators.thresholds.get(camera)
@@ -191,13 +194,14 @@ class StripJourney:
             return None
         paused = self._ledger.operators.paused
         reachable = [camera for camera in self._turns if camera not in paused and not self._folders[camera].is_away]
-        again = self._ledger.strips.next_again(reachable, busy)
+        hanging = self._former.hanging
+        again = self._ledger.strips.next_again(reachable, busy, hanging)
         if again is not None and not self._lost_in_a_row:
             return again
         # After a loss a fresh strip shows first whether the model still works.
         for lane in LANES:
             for camera in reachable:
-                strip = self._ledger.strips.next_waiting(camera, lane, busy)
+                strip = self._ledger.strips.next_waiting(camera, lane, busy, hanging)
                 if strip is not None:
                     position = self._turns.index(camera)
                     self._turns = self._turns[position + 1 :] + self._turns[: position + 1]
@@ -217,7 +221,7 @@ class StripJourney:
             if isinstance(answer, Judged):
                 self._commit(job, Outcome(answer.judgement), worker)
                 return
-            error = self._error_of(strip, answer)
+            error = self._error_of(job, answer)
             since = self._waiting.since(strip)
             decision = decide(
                 error,
@@ -235,9 +239,13 @@ class StripJourney:
             log.error("strip %s: cannot be recorded yet: %s", strip.strip_id, error)  # noqa: TRY400 - the stack tells nothing
             self._waiting.add(strip, LAST_LOOK_AGAIN_SECONDS)
 
-    def _error_of(self, strip: Strip, answer: Failed) -> Retry | Reject:
-        reason = Reason(answer.reason)
+    def _error_of(self, job: Job, answer: Failed) -> Retry | Reject:
+        strip, reason = job.strip, Reason(answer.reason)
         folder = self._folders[strip.camera]
+        is_over = self._clock() - self._waiting.since(strip) >= self._config.checks.incomplete_seconds
+        elsewhere = self._former.error(job, self._cameras[strip.camera], folder, reason, patience_is_over=is_over)
+        if elsewhere is not None:
+            return elsewhere
         vanished = reason is Reason.FILE_VANISHED and not folder.is_gone(strip.path)
         if vanished or (reason is Reason.UNREADABLE and folder.is_away):
             return Retry(Reason.UNREADABLE, f"the camera's folder may be away: {answer.detail}", Blame.BOX)
@@ -268,7 +276,10 @@ class StripJourney:
         self.slot.lose(worker)
         self._leftovers.of_lost_worker(blamed)
         if lost.blame is Blame.BOX:  # its file did not come: neither the strip nor the model is to blame
-            self._folders[blamed.camera].answers(blamed.path)  # where it does not, the folder is away for now
+            if job.folder == str(self._cameras[blamed.camera].folder):
+                self._folders[blamed.camera].answers(blamed.path)  # where it does not, the folder is away for now
+            else:
+                self._former.answers(job.folder, blamed.path)
             self._let_wait(blamed, lost, self._waiting.since(blamed))
             return
         no_memory = lost.reason is Reason.KILLED  # costs no attempt, and counts on no probation
@@ -304,6 +315,7 @@ class StripJourney:
         strip, threshold = job.strip, Threshold(job.threshold, job.threshold_source)
         payload = commit(self._config, self._ledger, self._cameras[strip.camera], strip, threshold, outcome, worker)
         self._waiting.forget(strip.row)
+        self._former.forget(strip.row)
         if payload is None:
             return
         if outcome.heatmaps.state in ("saved", "failed"):

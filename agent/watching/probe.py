@@ -44,6 +44,12 @@ class Probe:
         self._ask(lambda: gone.append(_is_gone(self._folder, path, watched)), seconds)
         return gone == [True]
 
+    def is_gone_from_there(self, path: str, seconds: float = PROBE_SECONDS) -> bool:
+        """Say the same of a folder that nobody watches; an empty one, or none, proves nothing."""
+        gone: list[bool] = []
+        self._ask(lambda: gone.append(_is_gone_unwatched(self._folder, path)), seconds)
+        return gone == [True]
+
     def _ask(self, question: Callable[[], None], seconds: float) -> None:
         """Ask unless an earlier question still waits; wait for the answer."""
         if self._asking is None or not self._asking.is_alive():
@@ -59,6 +65,16 @@ def _read_a_byte(file: Path) -> None:
                 opened.read(1)
     except OSError:
         return  # an error is an answer
+
+
+def _is_gone_unwatched(folder: Path, path: str) -> bool:
+    try:
+        watched = identify(folder)
+        with os.scandir(folder) as entries:
+            is_empty = next(entries, None) is None
+    except OSError:
+        return False
+    return not is_empty and _is_gone(folder, path, watched)
 
 
 def _is_gone(folder: Path, path: str, watched: FolderIdentity | None) -> bool:

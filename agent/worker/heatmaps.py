@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -94,19 +95,26 @@ class HeatmapWriter:
         All of them are on the disk when this returns, or `state` says why not: a heatmap is never a reason not to
         publish a score.
         """
+        return self.begin(stem, contents)()
+
+    def begin(self, stem: str, contents: dict[str, bytes]) -> Callable[[], HeatmapFiles]:
+        """Begin to write, and return what waits until it is done and says what `write` does; to be called once."""
         if not contents:
-            return HeatmapFiles(state="by_rule")
+            return partial(HeatmapFiles, state="by_rule")
         if (self._last is not None and self._last.is_alive()) or self._clock() < self._again_at:
-            return HeatmapFiles(state="failed")
+            return partial(HeatmapFiles, state="failed")
         self._last = _Attempt(self._folder, stem, contents, self._min_free_gib)
         try:
             self._last.start()
         except RuntimeError as error:  # no threads left, or no memory for one
             log.warning("heatmaps of %s were not written: %s", stem, error)
             self._last = None
-            return HeatmapFiles(state="failed")
-        self._last.join(self._patience_seconds)
-        files = self._last.files_so_far()
+            return partial(HeatmapFiles, state="failed")
+        return partial(self._finish, self._last, stem)
+
+    def _finish(self, attempt: _Attempt, stem: str) -> HeatmapFiles:
+        attempt.join(self._patience_seconds)
+        files = attempt.files_so_far()
         if files is None:
             pause_seconds = PAUSES_FOR_EACH_WAIT * self._patience_seconds
             self._again_at = self._clock() + pause_seconds

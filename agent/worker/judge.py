@@ -124,7 +124,8 @@ class Judge:
             ignored=None if ignored is None else ignored.mask,
         )
         writes()
-        files = self.writer.write(stem, contents)
+        written = self.writer.begin(stem, contents)
+        measures = measure(model_input[0], white, float(heatmap.max())) if self._compares(rescaled) else None
         return Judgement(
             score=scored.score,
             threshold=job.threshold,
@@ -136,10 +137,10 @@ class Judge:
             rescaled=rescaled,
             inference_ms=inference_ms,
             digest=digest,
-            heatmaps=files,
+            heatmaps=written(),
             ignore_pixels_sha256="" if ignored is None else ignored.ignore_pixels_sha256,
             ignore_mask_sha256="" if ignored is None else ignored.ignore_mask_sha256,
-            measures=measure(model_input[0], white, float(heatmap.max())) if self._compares(rescaled) else None,
+            measures=measures,
         )
 
     def _compares(self, rescaled: bool) -> bool:

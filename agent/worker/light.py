@@ -66,8 +66,22 @@ def contrast(channel: Pixels) -> float:
     It is the standard deviation of a wave that spans what the middle 98 of 100 pixels span: single hot pixels, of which
     every sensor has some, do not count. Noise alone has 1.645 times its standard deviation.
     """
-    low, high = np.percentile(channel, MIDDLE)
-    return float(high - low) / (2 * math.sqrt(2))
+    levels = channel.ravel().astype(np.float32)  # a copy; holds each of 8 and 16 bits as well
+    low, high = (_percentile(levels, percent) for percent in MIDDLE)
+    return (high - low) / (2 * math.sqrt(2))
+
+
+def _percentile(levels: Pixels, percent: int) -> float:
+    """Return what `np.percentile` does, and leave `levels` in another order.
+
+    numpy places one level at a time eight times as fast as the four that `np.percentile` asks for at once.
+    """
+    place = percent / 100 * (levels.size - 1)
+    below = int(place)
+    levels.partition(below)
+    level = float(levels[below])
+    above = float(levels[below + 1 :].min()) if below + 1 < levels.size else level
+    return level + (above - level) * (place - below)
 
 
 def noise(channel: Pixels) -> float:

@@ -18,6 +18,7 @@ from agent.worker.light import BRIGHTEST, MIDDLE, USED
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
+COUNTED = np.s_[::4]  # rows: a quarter of the pixels says as much as all of them
 EDGE = 0.01  # the steepest hundredth of the pixels
 EDGES_ABOVE = 8.0  # times the noise between dark and bright: with less, noise would be taken for edges
 FEWEST_GREY_LEVELS = 8.0  # between dark and bright
@@ -49,14 +50,13 @@ def measure(fed: Pixels, white: float, score: float) -> Measures:
 
 def _channel(channel: Pixels) -> dict[str, float | None]:
     """Level, contrast, noise and sharpness of (height, width) uint8."""
-    counts = _counts(channel)
+    counts = _counts(channel[COUNTED])
     dark, bright = (_reached(counts, percent / 100) for percent in MIDDLE)
     span = max(bright - dark, 0.0)
     unexplained = cv2.sepFilter2D(channel, cv2.CV_16S, _SECOND_DERIVATIVE, _SECOND_DERIVATIVE)
-    noise = _reached(_counts(cv2.convertScaleAbs(unexplained)), 0.5) / _NOISE_GAIN
-    across, down = cv2.spatialGradient(channel)
-    slopes = cv2.max(cv2.convertScaleAbs(across, alpha=SOBEL_SCALE), cv2.convertScaleAbs(down, alpha=SOBEL_SCALE))
-    slope = _reached(_counts(slopes), 1 - EDGE) / (SOBEL_SCALE * SOBEL_GAIN)
+    noise = _reached(_counts(cv2.convertScaleAbs(unexplained[COUNTED])), 0.5) / _NOISE_GAIN
+    slopes = [cv2.convertScaleAbs(way[COUNTED], alpha=SOBEL_SCALE) for way in cv2.spatialGradient(channel)]
+    slope = _reached(_counts(cv2.max(*slopes)), 1 - EDGE) / (SOBEL_SCALE * SOBEL_GAIN)
     shows_edges = span > max(FEWEST_GREY_LEVELS, EDGES_ABOVE * noise)
     return {
         "level": max(_reached(counts, 1 - BRIGHTEST), 0.0),
@@ -66,9 +66,9 @@ def _channel(channel: Pixels) -> dict[str, float | None]:
     }
 
 
-def _counts(channel: Pixels) -> Pixels:
-    """How often each of the 256 grey levels occurs, of every fourth row."""
-    counts: Pixels = cv2.calcHist([channel[::4]], [0], None, [256], [0, 256]).ravel()
+def _counts(rows: Pixels) -> Pixels:
+    """How often each of the 256 grey levels occurs."""
+    counts: Pixels = cv2.calcHist([rows], [0], None, [256], [0, 256]).ravel()
     return counts
 
 

@@ -104,7 +104,10 @@ def _label(heatmap: Heatmap, pixel_threshold: float, min_area_px: int) -> tuple[
 
     Pixels that touch at a corner belong together.
     """
-    mask = (heatmap >= pixel_threshold).view(np.uint8)
+    reached = heatmap >= pixel_threshold
+    if not reached.any():  # as on most strips: OpenCV would take a millisecond to find that there is nothing
+        return np.zeros((1, 1), np.int32), np.zeros((1, cv2.CC_STAT_MAX), np.int32)
+    mask = reached.view(np.uint8)
     _, found, found_stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
     labels, stats = np.asarray(found, np.int32), np.asarray(found_stats, np.int32)
     areas = stats[:, cv2.CC_STAT_AREA]

@@ -48,12 +48,13 @@ class Line:
         camera = self.config.cameras[0]
         return CameraFiles(camera, self.ledger, keep_days=90, folder_is_away=lambda _: False, clock=lambda: self.now)
 
-    def bring(self, name: str, digest: str | None = None) -> Path:
-        """Bring a file to its acknowledgement; it is due then."""
-        path = self.folder / name
+    def bring(self, name: str, digest: str | None = None, folder: Path | None = None) -> Path:
+        """Bring a file, of the camera's or another folder, to its acknowledgement; it is due then."""
+        folder = folder or self.folder
+        path = folder / name
         if not os.path.lexists(path):
             path.write_bytes(name.encode())
-        self.ledger.strips.begin([SettledFile("top", name, FileIdentity.of(path.lstat()))])
+        self.ledger.strips.begin([SettledFile("top", name, FileIdentity.of(path.lstat()))], str(folder))
         strip = self.ledger.strips.next_waiting("top", 0, ())
         assert strip is not None
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if digest is None else digest
@@ -192,3 +193,16 @@ def test_the_loop_says_when_it_is_needed_again(line: Line) -> None:
     assert line.files.step() == ROWS_EVERY_SECONDS
     line.now += ROWS_EVERY_SECONDS - 60
     assert line.files.step() == 60
+
+
+def test_a_file_of_a_folder_that_is_not_the_cameras_any_more_stays(line: Line, tmp_path: Path) -> None:
+    """Nothing allows a change there; the files of the present folder go as before."""
+    before = tmp_path / "before"
+    before.mkdir()
+    (before / "1.tif").write_bytes(b"1.tif")
+    line.bring("1.tif", folder=before)
+    line.bring("2.tif")
+    line.steps()
+    assert [path.name for path in before.iterdir()] == ["1.tif"]
+    assert [path.name for path in line.folder.iterdir()] == ["notes.txt"]
+    assert line.ledger.strips.due_for_disposal("top", 0, 10) == []

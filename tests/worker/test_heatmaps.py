@@ -194,6 +194,18 @@ def test_a_folder_that_hangs_is_waited_for_once_and_not_for_long(
     assert set(_files(tmp_path)) == {"6.json"}
 
 
+def test_something_else_can_be_done_while_a_folder_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `begin` returns has the answer once all is on the disk, and not before."""
+    share = Share(monkeypatch)
+    written = HeatmapWriter(tmp_path, 0.0, PATIENCE_SECONDS).begin("0", {".json": b"{}"})
+    assert not _files(tmp_path), "it was waited for, or written without a look at the folder"
+    share.lets_go.set()
+    assert written().state == "saved"
+    assert set(_files(tmp_path)) == {"0.json"}
+
+
 def test_a_slow_folder_costs_a_tenth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a wait in vain nothing is written for nine times as long, though the folder has come back."""
     share = Share(monkeypatch)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from agent.cli.oneshot import score_files
-from agent.worker.light import measure_exposure
+from agent.worker.light import contrast, measure_exposure
 from tests.helpers.models import difference_model
 from tests.helpers.strips import encode, make_pixels
 
@@ -38,3 +40,14 @@ def test_a_defect_in_the_dark_is_never_ok_for_a_model_that_knows_its_light(
         assert answers[2:] == ["exposure_differs"] * 4
     else:
         assert answers[4:] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "uint16"])
+@pytest.mark.parametrize("shape", [(976, 176), (97, 131), (1, 1), (1, 2), (10, 10)])
+def test_contrast_is_what_the_middle_98_percent_span(shape: tuple[int, int], dtype: str) -> None:
+    """To the last digits as `np.percentile` finds it, whatever the pixels are stored as; they stay as they were."""
+    channel = np.random.default_rng(0).normal(120, 30, shape).clip(0, 255).astype(dtype)
+    before = channel.copy()
+    low, high = np.percentile(channel.astype(np.float64), (1, 99))
+    assert contrast(channel) == pytest.approx((high - low) / (2 * math.sqrt(2)), rel=1e-12, abs=1e-12)
+    np.testing.assert_array_equal(channel, before)
