@@ -131,6 +131,8 @@ def _plain(value: Any) -> Any:
 
 def _plain_text(text: str) -> str:
     # JSON escapes control characters by itself, but readers stumble over half of a surrogate pair.
+    if text.isascii():
+        return text
     return "".join(escape(char) if "\ud800" <= char <= "\udfff" else char for char in text)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 def printable(text: str) -> str:
     r"""Escape control characters and bytes that are no text; `\` stays, because names come here escaped already."""
+    if text.isprintable():  # as nearly all of it is: the log is written with each strip
+        return text
     return "".join(char if char.isprintable() else escape(char) for char in text)
 
 

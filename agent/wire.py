@@ -23,6 +23,7 @@ from agent.contract.threshold import Source  # noqa: TC001 - `decode` reads the 
 from agent.records import Judgement, Strip  # noqa: TC001 - the same
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from agent.config import Config
@@ -183,43 +184,57 @@ _KINDS = {kind.__name__: kind for kind in get_args(Message)}
 
 def encode(message: Message) -> bytes:
     """Turn a message into its line."""
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}).encode() + b"\n"
+    return json.dumps({"kind": type(message).__name__} | _fields_of(message), default=_fields_of).encode() + b"\n"
+
+
+def _fields_of(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 def decode(line: bytes) -> Message:
     """Turn a line into its message; raises ValueError for anything else."""
     try:
         fields = json.loads(line)
-        message: Message = _build(_KINDS[fields.pop("kind")], fields)
+        message: Message = _builder(_KINDS[fields.pop("kind")])(fields)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no message of the worker's protocol: {line[:200]!r}") from error
     return message
 
 
 @cache
-def _fields(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """Make a value of the type that a message's field has; raises ValueError where it is another."""
+def _builder(kind: Any) -> Callable[[Any], Any]:
+    """Return what makes a value of the type that a message's field has; it raises ValueError where it is another."""
     if is_dataclass(kind):
-        fields = _fields(kind)  # type: ignore[arg-type] # of a class
-        if not isinstance(value, dict) or value.keys() != fields.keys():
-            raise ValueError(f"{kind} has the fields {', '.join(fields)}")
-        return kind(**{name: _build(field, value[name]) for name, field in fields.items()})  # type: ignore[operator]
+        return _record_builder(kind)
     if isinstance(kind, UnionType):
-        return value if value is None and NoneType in get_args(kind) else _build(get_args(kind)[0], value)
+        inner = _builder(get_args(kind)[0])
+        may_be_none = NoneType in get_args(kind)
+        return lambda value: None if value is None and may_be_none else inner(value)
     if get_origin(kind) is Literal:
-        fits = isinstance(value, str) and value in get_args(kind)
-    elif kind is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    elif kind is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif get_origin(kind) is dict:
-        fits = isinstance(value, dict)
-    else:
-        fits = isinstance(value, kind)
-    if not fits:
-        raise ValueError(f"{value!r} is no {kind}")
-    return value
+        return _checked(kind, lambda value: isinstance(value, str) and value in get_args(kind))
+    if kind is float:
+        return _checked(kind, lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    if kind is int:
+        return _checked(kind, lambda value: isinstance(value, int) and not isinstance(value, bool))
+    of = dict if get_origin(kind) is dict else kind
+    return _checked(kind, lambda value: isinstance(value, of))
+
+
+def _record_builder(kind: Any) -> Callable[[Any], Any]:
+    builders = {name: _builder(field) for name, field in get_type_hints(kind).items()}
+
+    def build(value: Any) -> Any:
+        if not isinstance(value, dict) or value.keys() != builders.keys():
+            raise ValueError(f"{kind} has the fields {', '.join(builders)}")
+        return kind(**{name: make(value[name]) for name, make in builders.items()})
+
+    return build
+
+
+def _checked(kind: Any, fits: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(f"{value!r} is no {kind}")
+        return value
+
+    return check

@@ -2,7 +2,8 @@
 """Reproduce the figures that the documentation states. Nothing here is asserted in tests: machines differ.
 
 bench.py all --quick          everything, in about 3 minutes; `make bench` takes up to 20
-bench.py models               every variant of a network against the plain export, and the limit of this processor
+bench.py models               every variant of a network against the plain export, and the limit of this processor;
+                              --processor: of smaller ones, --checkpoint: with your own weights
 bench.py agent                from a closed file to the message, beside the script that people write today
 bench.py idle                 what a box costs that nothing arrives at
 bench.py scale                what grows with ledger, folders, cameras and outbox
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "agent" / "demo" / "model.onnx"
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+KINDS = ("all", "vnni", "avx2")  # of processors; hiding.py says what they are
+
+_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+_strip_folder = click.Path(path_type=Path, exists=True, file_okay=False)
 
 _quick = click.option("--quick", is_flag=True, help="Fewer rounds and smaller networks: an impression.")
 _folder = click.option(
@@ -52,28 +58,57 @@ def main() -> None:
 
 @main.command()
 @click.option("--width", type=int, help="Channels of the network's first block; default: 64, with --quick 16.")
-@click.option("--family", type=click.Choice(["first", "second"]), default="first", show_default=True)
+@click.option("--family", type=click.Choice(["first", "second"]), help="Default: first.")
+@click.option("--checkpoint", type=_file, help="Measure what becomes of its weights instead of random ones.")
+@click.option(
+    "--calibration", type=_strip_folder, help="Strips of the line for int8: quantised as an export is, in minutes."
+)
+@click.option(
+    "--processor",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    default=KINDS[:1],
+    show_default=True,
+    help="Hide from the process what others have not got; given several times: side by side.",
+)
 @click.option("--rounds", type=int, help="Interleaved rounds; default: 7, with --quick 3.")
 @click.option("--threads", default=0, help="Threads; default: the cores this process may use.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the models in this folder.")
 @_quick
 def models(
-    width: int | None, family: str, rounds: int | None, threads: int, keep: Path | None, *, quick: bool
+    width: int | None,
+    family: str | None,
+    checkpoint: Path | None,
+    calibration: Path | None,
+    kinds: tuple[str, ...],
+    rounds: int | None,
+    threads: int,
+    keep: Path | None,
+    *,
+    quick: bool,
 ) -> list[Part]:
-    """Time, memory and file size of every variant against the plain export, with random weights."""
-    from tools.benching.parts import models_part  # noqa: PLC0415 - torch takes seconds to load
+    """Time, memory and file size of every variant against the plain export, with random weights or trained ones."""
+    if checkpoint and (width or family):
+        raise click.UsageError("A checkpoint has its own width and family: leave --width and --family away.")
+    if calibration and not checkpoint:
+        raise click.UsageError("--calibration belongs to --checkpoint: give both or neither.")
+    from tools.benching.models import check_kinds, models_parts  # noqa: PLC0415 - torch takes seconds to load
+    from tools.exporter.variants import make_trained_variants, make_variants  # noqa: PLC0415
 
+    check_kinds(kinds)  # before the work
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        part = models_part(
-            folder,
-            width=width or (16 if quick else 64),
-            second_family=family == "second",
-            rounds=rounds or (3 if quick else 7),
-            threads=threads,
+        variants = (
+            make_trained_variants(folder, checkpoint, calibration)
+            if checkpoint
+            else make_variants(folder, width or (16 if quick else 64), second_family=family == "second")
         )
-    return _show([part])
+        parts = models_parts(
+            Path(temporary), variants, rounds=rounds or (3 if quick else 7), threads=threads, kinds=kinds
+        )
+    return _show(parts)
 
 
 @main.command()
@@ -98,7 +133,6 @@ def agent(
             model,
             rounds=rounds or (5 if quick else 25),
             at_once=at_once or (200 if quick else 1000),
-            demo=model == DEMO_MODEL,
         )
     )
 
@@ -167,18 +201,34 @@ def shadow(
 @click.pass_context
 def everything(context: click.Context, folder: Path | None, page: Path, *, quick: bool) -> None:
     """Run all of them, one after the other, and write docs/benchmarks.md."""
-    from tools.benching.elsewhere import BY_HAND  # noqa: PLC0415
+    from tools.benching.elsewhere import by_hand  # noqa: PLC0415
+    from tools.benching.hiding import why_not_here  # noqa: PLC0415
     from tools.benching.page import write_page  # noqa: PLC0415
 
     every: list[Part] = []
-    on_disk = {"folder": folder}
+    kinds = [KINDS[0]]
+    for kind in () if quick else KINDS[1:]:
+        if reason := why_not_here(kind):
+            click.echo(reason)
+        else:
+            kinds.append(kind)
+    on_disk: dict[str, Any] = {"folder": folder}
     for number, (command, options) in enumerate(
-        ((models, {}), (agent, on_disk), (idle, on_disk), (scale, on_disk), (reloading, on_disk), (shadow, on_disk)),
+        (
+            (models, {"kinds": tuple(kinds)}),
+            (agent, on_disk),
+            (idle, on_disk),
+            (scale, on_disk),
+            (reloading, on_disk),
+            (shadow, on_disk),
+        ),
         start=1,
     ):
         click.echo(f"\n{number} of 6: {command.name}")
+        began = time.monotonic()
         every += context.invoke(command, quick=quick, **options)
-        write_page(page, [*every, *BY_HAND])  # what is measured by then, should a later one fail
+        click.echo(f"{command.name} took {time.monotonic() - began:.0f} s")
+        write_page(page, [*every, *by_hand(kinds_measured=len(kinds) > 1)])  # what there is, should a later one fail
     click.echo(f"written to {page}")
 
 

@@ -133,7 +133,8 @@ def to_model_input(
     elif top == full:
         strip[0] = used
     else:
-        np.divide(used, np.float32(full / top), out=strip[0], casting="unsafe")
+        strip[0] = used  # first: to convert while dividing takes four times as long
+        strip /= np.float32(full / top)
     return strip, False
 
 

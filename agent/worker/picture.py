@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -71,10 +72,9 @@ def draw(
     panels.append(("reference 1", reference))
     turned = heatmap.shape[0] > heatmap.shape[1]
     shown = [(title, _turn(panel) if turned else panel) for title, panel in panels]
-    canvas, enlarged = _lay_out(shown)
+    canvas = _lay_out(shown, "row" if turned else "column")
     _write_header(canvas, scored, threshold, name, anomalous=anomalous)
-    _draw_ticks(canvas, *(("row", heatmap.shape[0]) if turned else ("column", heatmap.shape[1])), enlarged)
-    _draw_scale(canvas, scored.score, threshold)
+    _mark_on_scale(canvas, scored.score, threshold)
     return encode_png(canvas, PALETTE)
 
 
@@ -86,11 +86,18 @@ def _to_grey(pixels: np.ndarray[Any, Any]) -> list[Image]:
     """Return target and reference 1 as numbers of greys, stretched alike so that they can be compared."""
     shown = pixels[:2]
     low, high = float(shown.min()), float(shown.max())
+    if shown.dtype == np.uint8:
+        table = _stretch(np.arange(256, dtype=np.uint8), low, high)
+        return [np.asarray(cv2.LUT(channel, table), np.uint8) for channel in shown]
+    return list(_stretch(shown, low, high))
+
+
+def _stretch(levels: np.ndarray[Any, Any], low: float, high: float) -> Image:
     factor = (GREYS - 1) / max(high - low, 1e-6)
     # Multiplied first: a difference of two float32 may be too large for a float32.
-    grey = shown * np.float32(factor)
+    grey = levels * np.float32(factor)
     grey -= np.float32(low * factor)
-    return list(np.clip(grey, 0, GREYS - 1, out=grey).astype(np.uint8))
+    return np.clip(grey, 0, GREYS - 1, out=grey).astype(np.uint8)
 
 
 def _overlay(target: Image, heatmap: Heatmap, scored: Scored, *, anomalous: bool) -> Image:
@@ -131,16 +138,28 @@ def panel_boxes(height: int, width: int, panels: int = PANELS) -> tuple[list[tup
     return corners, (height, width), enlarged
 
 
-def _lay_out(panels: list[tuple[str, Image]]) -> tuple[Image, int]:
-    """Return a canvas with the panels, each below its title, and how many times they are enlarged."""
-    corners, (height, width), enlarged = panel_boxes(panels[0][1].shape[0], panels[0][1].shape[1], len(panels))
-    last_x, last_y = corners[-1]
-    canvas = np.full((last_y + height + FOOTER, last_x + width + MARGIN), BLACK, np.uint8)
-    for (title, panel), (x, y) in zip(panels, corners, strict=True):
-        _write(canvas, title, x, y - 6, 0.42, DIM)
+def _lay_out(panels: list[tuple[str, Image]], across: str) -> Image:
+    """Return a canvas with the panels, each below its title; `across` is what is counted from left to right."""
+    height, width = panels[0][1].shape
+    canvas = _blank(height, width, tuple(title for title, _ in panels), across).copy()
+    corners, (height, width), enlarged = panel_boxes(height, width, len(panels))
+    for (_, panel), (x, y) in zip(panels, corners, strict=True):
         shown = panel if enlarged == 1 else panel.repeat(enlarged, 0).repeat(enlarged, 1)
         canvas[y : y + height, x : x + width] = shown
-    return canvas, enlarged
+    return canvas
+
+
+@lru_cache(2)  # strips of a worker are of one size; of some cameras a part is ignored
+def _blank(height: int, width: int, titles: tuple[str, ...], across: str) -> Image:
+    """Draw what stands on every picture of images of (height, width): lettering takes half a millisecond."""
+    corners, (high, wide), enlarged = panel_boxes(height, width, len(titles))
+    last_x, last_y = corners[-1]
+    canvas = np.full((last_y + high + FOOTER, last_x + wide + MARGIN), BLACK, np.uint8)
+    for title, (x, y) in zip(titles, corners, strict=True):
+        _write(canvas, title, x, y - 6, 0.42, DIM)
+    _draw_ticks(canvas, across, width, enlarged)
+    _draw_scale(canvas)
+    return canvas
 
 
 def _write_header(canvas: Image, scored: Scored, threshold: float, name: str, *, anomalous: bool) -> None:
@@ -172,9 +191,9 @@ def _draw_ticks(canvas: Image, name: str, length: int, enlarged: int) -> None:
         _write(canvas, str(position) if position else f"{name} 0", x - 4 * (position > 0), y + 16, 0.38, DIM)
 
 
-def _draw_scale(canvas: Image, score: float, threshold: float) -> None:
-    """Draw what the colours mean, 0 to 1, with the threshold and the score on it where they are probabilities."""
-    top, left, length = canvas.shape[0] - 38, MARGIN + 170, 400
+def _draw_scale(canvas: Image) -> None:
+    """Draw what the colours mean, 0 to 1."""
+    top, left, length = _place_of_scale(canvas)
     _write(canvas, "probability of a defect", MARGIN, top + 11, 0.42, DIM)
     levels = _heat_level(np.arange(length, dtype=np.float32) / np.float32(length))
     bar = np.where(levels > 0, FIRST_HEAT + (levels - 1) * HEAT_GREYS + HEAT_GREYS // 2, GREYS // 2)
@@ -183,12 +202,22 @@ def _draw_scale(canvas: Image, score: float, threshold: float) -> None:
         x = left + round(tick * length)
         cv2.line(canvas, (x, top + 14), (x, top + 18), DIM, 1)
         _write(canvas, f"{tick:g}", x - 4 * len(f"{tick:g}"), top + 31, 0.38, DIM)
+
+
+def _mark_on_scale(canvas: Image, score: float, threshold: float) -> None:
+    """Mark the threshold and the score where they are probabilities."""
+    top, left, length = _place_of_scale(canvas)
     if 0 <= threshold <= 1:
         x = left + round(threshold * length)
         cv2.line(canvas, (x, top - 4), (x, top + 17), WHITE, 2)
         _write(canvas, "threshold", x - 30, top - 7, 0.38, WHITE)
     if 0 <= score <= 1:
         cv2.drawMarker(canvas, (left + round(score * length), top + 7), CYAN, cv2.MARKER_DIAMOND, 9, 2)
+
+
+def _place_of_scale(canvas: Image) -> tuple[int, int, int]:
+    """Top, left and length in pixels."""
+    return canvas.shape[0] - 38, MARGIN + 170, 400
 
 
 def _number(value: float) -> str:

@@ -104,12 +104,14 @@ class Arrivals:
 
 
 @contextmanager
-def running(folder: Path, model: Path | None, *, cameras: int = 1) -> Iterator[tuple[Box, Broker]]:
+def running(
+    folder: Path, model: Path | None, *, cameras: int = 1, settle_seconds: float = SETTLE_SECONDS
+) -> Iterator[tuple[Box, Broker]]:
     """Run broker and service in `folder`; `model` None is a trivial one."""
     names = tuple(f"camera{number}" for number in range(cameras))
     with Broker(folder) as broker, Box(folder / "box", broker.port, cameras=names) as box:
         for camera in box.config["cameras"]:
-            camera |= {"settle_seconds": SETTLE_SECONDS, "rescan_seconds": 30}
+            camera |= {"settle_seconds": settle_seconds, "rescan_seconds": 30}
         del box.config["models"]["settle_seconds"]  # tests are in a hurry
         box.write_config()
         box.start()

@@ -7,7 +7,7 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,8 +15,15 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from agent.worker.model import make_options
+from tools.benching.hiding import flags_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from tools.exporter.work import Work
 
 SIDE = 1024  # of the matrices: large enough to be bound by arithmetic, small enough for the second cache
+LIMIT_ROUNDS = 20
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -27,25 +34,30 @@ class Limit:
     float32: float
     int8: float
 
+    def seconds(self, work: Work) -> float:
+        """Give the least time for so many multiplications: those in float and those in int8 one after the other."""
+        return work.float_multiplications / self.float32 + work.int8_multiplications / self.int8
 
-def describe() -> str:
-    """Name processor, cores, load and versions in one line."""
+
+def describe(hidden: Collection[str] = ()) -> str:
+    """Name processor, cores, load and versions in one line; `hidden` flags are those that programs do not see."""
     info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set((named.get("flags") or named.get("Features") or "").split())
-    have = " ".join(flag for flag in FLAGS if flag in flags)
+    flags = flags_of(info)
+    have = " ".join(flag for flag in FLAGS if flag in flags and flag not in hidden)
+    missing = " ".join(flag for flag in FLAGS if flag in flags and flag in hidden)
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
-    name = named.get("model name", platform.machine())
+    named = (line.partition(":") for line in info.splitlines())
+    name = next((words.strip() for key, _, words in named if key.strip() == "model name"), platform.machine())
     kernel = platform.release().partition("-")[0]
     return (
-        f"{name}, {cores} cores ({have}), load {load:.1f} before; {platform.system()} {kernel}, "
-        f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}"
+        f"{name}, {cores} cores ({have}{f'; hidden: {missing}' if missing else ''}), load {load:.1f} before; "
+        f"{platform.system()} {kernel}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
+        f"numpy {np.__version__}"
     )
 
 
-def measure_limit(threads: int, *, rounds: int = 20) -> Limit:
+def measure_limit(threads: int, *, rounds: int = LIMIT_ROUNDS) -> Limit:
     """Multiply matrices with onnxruntime's own kernels, the ones that convolutions end in; the best of `rounds`."""
     return Limit(_best("MatMul", np.float32, threads, rounds), _best("MatMulInteger", np.uint8, threads, rounds))
 

@@ -4,67 +4,35 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.benching import journey
-from tools.benching.machine import Limit, describe, measure_limit
+from agent.worker.model import load_model
+from tools.benching import journey, reload
+from tools.benching.machine import describe, measure_limit
 from tools.benching.page import Chart, Part
-from tools.benching.reload import reloads
 from tools.benching.scale import Grown, cameras, folders, ledgers, outbox
 from tools.benching.shadow import shadowed
+from tools.benching.spreads import Spread, differences, percentile
 from tools.benching.stages import stages
-from tools.exporter.measure import measure
 from tools.exporter.session import cores
-from tools.exporter.strips import feed, made_up_strips
-from tools.exporter.variants import make_variants, multiplications
-from tools.train_demo_model import NETWORK_WIDTH as DEMO_WIDTH
+from tools.exporter.work import count_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PERCENTILES = ("p50", "p95", "p99")
-
-
-def models_part(folder: Path, *, width: int, second_family: bool, rounds: int, threads: int) -> Part:
-    """Measure every variant against the plain export, and the limit of this processor."""
-    threads = threads or cores()
-    machine, limit = describe(), measure_limit(threads)
-    paths = make_variants(folder, width, second_family=second_family)
-    fed = feed(made_up_strips((976, 176))[1], "unit")
-    measured = measure(paths, fed, rounds=rounds, threads=threads)
-    again = measure_limit(threads)  # what else the machine does can only make it look slower
-    limit = Limit(max(limit.float32, again.float32), max(limit.int8, again.int8))
-    needed = multiplications(width, second_family=second_family) / 1e9
-    base, rows = measured[0], []
-    for one in measured:
-        most = limit.int8 if one.name.startswith("int8") else limit.float32
-        rows.append(
-            [
-                one.name, f"{one.seconds * 1e3:.0f}", f"{one.ratio:.3f}", f"{one.cpu_ratio:.3f}",
-                f"{one.peak_mib:.0f}", f"{one.peak_mib / base.peak_mib:.2f}", f"{one.file_mb:.1f}",
-                f"{needed / one.seconds / most:.0%}",
-            ]
-        )  # fmt: skip
-    rows.append(["limit, float32", f"{needed / limit.float32 * 1e3:.0f}", *["-"] * 5, "100%"])
-    rows.append(["limit, int8", f"{needed / limit.int8 * 1e3:.0f}", *["-"] * 5, "100%"])
-    family = "second family" if second_family else "first family"
-    return Part(
-        f"Models: {family}, width {width}, {threads} threads",
-        machine,
-        ["file", "ms a strip", "ratio", "ratio of processor time", "MiB", "ratio", "MB", "of the limit"],
-        rows,
-        "Random weights. Ratios are against the plain export (torch's own, one copy of the network for each patch), "
-        f"medians of {rounds} rounds in turn. The limit is what the fastest product of two matrices on this processor "
-        "would need for the multiplications of the plain export; a file that leaves some of them out may exceed it.",
-    )
+IN_A_ROUND = (0.5, 0.95)
 
 
 def agent_parts(
-    folder: Path | None, strips: Mapping[str, bytes], model: Path, *, rounds: int, at_once: int, demo: bool
+    folder: Path | None, strips: Mapping[str, bytes], model: Path, *, rounds: int, at_once: int
 ) -> list[Part]:
     """Measure from a closed file to its message, beside the plain script, stage by stage, and in a burst."""
-    machine, limit = describe(), measure_limit(cores())
+    machine, limit, content = describe(), measure_limit(cores()), model.read_bytes()
+    facts = load_model(content, threads=None, unlabelled_input_scale="auto").facts
+    work = count_work(content, (facts.height, facts.width))
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         found = journey.compare(Path(temporary), strips, model, rounds)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -81,10 +49,8 @@ def agent_parts(
         percentiles("agent, beside settle time and model", found.beside),
         percentiles("plain script: file closed -> message", found.plain),
         percentiles("limit of the disk: a flush of 4 KiB", found.flush),
+        ["limit of the processor: the model's multiplications", f"{limit.seconds(work) * 1e3:.1f}", "", ""],
     ]
-    if demo:
-        needed = multiplications(DEMO_WIDTH, second_family=False) / 1e9
-        rows.append(["limit of the processor: the model, int8", f"{needed / limit.int8 * 1e3:.1f}", "", ""])
     fast = [
         ["agent", f"{burst.agent_per_second:.1f}", f"{burst.supervisor_ms + burst.worker_ms:.1f}"],
         ["plain script, which keeps and flushes nothing", f"{burst.plain_per_second:.1f}", ""],
@@ -144,7 +110,7 @@ def reload_part(folder: Path | None, *, switches: int) -> Part:
     """Measure what a switch costs the line, and memory over many."""
     machine = describe()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        found = reloads(Path(temporary), switches)
+        found = reload.reloads(Path(temporary), switches)
     gaps = [longest - usual for longest, usual in zip(found.longest, found.usual, strict=True)]
     first, last = (statistics.median(part) for part in (found.memory[:5], found.memory[-5:]))
     return Part(
@@ -158,7 +124,8 @@ def reload_part(folder: Path | None, *, switches: int) -> Part:
             percentiles("gap: how much longer that is, ms", gaps),
             ["PSS of all processes, first five and last five switches, MiB", f"{first:.0f}", f"{last:.0f}", ""],
         ],
-        "Trivial models; the trial competes with the strips for the processor, the switch itself lies between two.",
+        "Trivial models; the trial competes with the strips for the processor, the switch itself lies between two. The "
+        f"settle time is {reload.SETTLE_SECONDS * 1e3:.0f} ms here, so that strips come closely and meet the switch.",
         Chart(
             "benchmarks-reload.png", "Memory over switches", "switches", "MiB, all processes",
             {"PSS": [(float(number), value) for number, value in enumerate(found.memory, start=1)]},
@@ -173,26 +140,42 @@ def shadow_part(folder: Path | None, strips: Mapping[str, bytes], model: Path, *
         found = shadowed(Path(temporary), strips, model, rounds=rounds, each=each)
     without, with_one = found.without, found.with_one
     memory = [statistics.median(one.workers) for one in (without, with_one)]
+    longer = [differences(with_one.latency, without.latency, share) for share in IN_A_ROUND]
     return Part(
         f"Shadow: {rounds} rounds of {each} strips without and with one, in turn",
         machine,
         ["", *PERCENTILES],
         [
-            percentiles("complete file -> message without a shadow, ms", without.latency),
-            percentiles("with one, ms", with_one.latency),
-            percentiles("- of it the model, without, ms", without.model),
-            percentiles("- with one, ms", with_one.model),
+            percentiles("complete file -> message without a shadow, ms", [*chain(*without.latency)]),
+            percentiles("with one, ms", [*chain(*with_one.latency)]),
+            percentiles("- of it the model, without, ms", [*chain(*without.model)]),
+            percentiles("- with one, ms", [*chain(*with_one.model)]),
+            by_round("single rounds of complete file -> message, without", without.latency),
+            by_round("- with one", with_one.latency),
+            ["- with one minus without", *(Spread.of(one).tell(1, "+") for one in longer), ""],
+            ["- rounds in which it takes longer with one", *(f"{_longer(one)} of {rounds}" for one in longer), ""],
             ["PSS of the workers, without and with one, MiB", f"{memory[0]:.0f}", f"{memory[1]:.0f}", ""],
             ["strips compared of those that came meanwhile", f"{found.compared}", f"of {rounds * each}", ""],
         ],
-        f"The same model is active and the shadow; a strip comes every {found.interval_seconds * 1e3:.0f} ms.",
+        f"The same model is active and the shadow; a strip comes every {found.interval_seconds * 1e3:.0f} ms. Of "
+        "single rounds the median is given, and from the lowest to the highest: how much rounds of the same kind "
+        "differ, and whether the difference of two that took turns lies beyond that.",
     )
 
 
 def percentiles(name: str, values: Sequence[float]) -> list[str]:
     """Give a row: the name, and the 50th, 95th and 99th percentile."""
-    ordered = sorted(values)
-    return [name, *(f"{ordered[min(len(ordered) - 1, int(len(ordered) * share))]:.1f}" for share in (0.5, 0.95, 0.99))]
+    return [name, *(f"{percentile(values, share):.1f}" for share in (0.5, 0.95, 0.99))]
+
+
+def by_round(name: str, rounds: Sequence[Sequence[float]]) -> list[str]:
+    """Give a row: the name, and how 50th and 95th percentile spread over rounds, which are too short for more."""
+    spreads = [Spread.of([percentile(values, share) for values in rounds]) for share in IN_A_ROUND]
+    return [name, *(spread.tell(1) for spread in spreads), ""]
+
+
+def _longer(found: Sequence[float]) -> int:
+    return sum(difference > 0 for difference in found)
 
 
 def _lines(found: Sequence[Grown]) -> dict[str, list[tuple[float, float]]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.helpers.box import Box
 
 STRIPS = 4  # of the line, one after the other, before and during each switch
-WARM = 3  # switches before memory counts
+SETTLE_SECONDS = 0.1  # a strip waits for the one before it: the shorter this is, the more of them meet the switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def reloads(folder: Path, switches: int) -> Reloads:
     """Push one trivial model after the other while strips go on."""
     found = Reloads([], [], [], [])
     data = encode(drawn_pixels(0).round().astype("uint8"))
-    with running(folder, None) as (box, broker), arrivals_at(broker) as arrivals:
+    with running(folder, None, settle_seconds=SETTLE_SECONDS) as (box, broker), arrivals_at(broker) as arrivals:
 
         def judge(name: str) -> float:
             closed = drop(box.camera("camera0"), name, data)

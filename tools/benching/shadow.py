@@ -12,6 +12,7 @@ import onnx
 
 from tests.helpers.broker import wait_for
 from tools.benching.journey import SETTLE_SECONDS, arrivals_at, drop, pss_mib, running
+from tools.benching.spreads import percentile
 from tools.exporter.progress import progress
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ VERSION = "strip_agent.version"
 
 @dataclass(slots=True)
 class Rounds:
-    """Milliseconds from a complete file (after the settle time) to its message, and of the model in it; MiB."""
+    """By round: milliseconds from a complete file (after the settle time) to its message, of the model in it; MiB."""
 
-    latency: list[float] = field(default_factory=list)
-    model: list[float] = field(default_factory=list)
+    latency: list[list[float]] = field(default_factory=list)
+    model: list[list[float]] = field(default_factory=list)
     workers: list[float] = field(default_factory=list)  # PSS of all workers, at the end of each round
 
 
@@ -55,7 +56,7 @@ def shadowed(folder: Path, strips: Mapping[str, bytes], model: Path, *, rounds: 
         wait_for(lambda: _active(box) != first, "the same model under another version is active", 300)
         warm = Rounds()
         _round(box, arrivals, strips, "warm", 20, 0.5, warm)
-        found.interval_seconds = max(SHORTEST_INTERVAL_SECONDS, EVERY * sorted(warm.model)[len(warm.model) // 2] / 1e3)
+        found.interval_seconds = max(SHORTEST_INTERVAL_SECONDS, EVERY * percentile(warm.model[0], 0.5) / 1e3)
         for number in progress(range(rounds), "rounds"):
             _round(box, arrivals, strips, f"{number}-without", each, found.interval_seconds, found.without)
             box.ask("set_shadow", digest=first)
@@ -78,10 +79,9 @@ def _round(
         time.sleep(max(0.0, began + number * interval - time.monotonic()))
         file = f"{name}-{number:04}.tif"
         dropped[file] = drop(box.camera("camera0"), file, next(contents))
-    for file, at in dropped.items():
-        arrived, result = arrivals.wait_for(file, 300)
-        into.latency.append((arrived - at - SETTLE_SECONDS) * 1e3)
-        into.model.append(float(result["inference_ms"]))
+    results = [(at, *arrivals.wait_for(file, 300)) for file, at in dropped.items()]
+    into.latency.append([(arrived - at - SETTLE_SECONDS) * 1e3 for at, arrived, _ in results])
+    into.model.append([float(result["inference_ms"]) for _, _, result in results])
     into.workers.append(sum(pss_mib(worker.pid) for worker in box.workers()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
@@ -45,11 +46,15 @@ class Measured:
     seconds: float  # median wall time of a strip
     ratio: float
     cpu_ratio: float  # the same of processor time, which other programs on the machine disturb less
-    peak_mib: float  # of the whole process that loads the model and runs it twice
+    peak_mib: float  # of the whole process that loads the model and runs it twice; not a number where not asked for
     file_mb: float
+    ratios: tuple[float, ...] = ()  # round by round
+    cpu_ratios: tuple[float, ...] = ()
 
 
-def measure(models: Mapping[str, Path], fed: Array, *, rounds: int, threads: int) -> list[Measured]:
+def measure(
+    models: Mapping[str, Path], fed: Array, *, rounds: int, threads: int, memory: bool = True
+) -> list[Measured]:
     """Run the models in turn, `rounds` times, on `fed` (3, H, W); the first of `models` is the base of the ratios."""
     sessions = {name: open_session(path.read_bytes(), threads) for name, path in models.items()}
     wall: dict[str, list[float]] = {name: [] for name in models}
@@ -65,17 +70,23 @@ def measure(models: Mapping[str, Path], fed: Array, *, rounds: int, threads: int
             cpu[name].append(time.process_time() - worked)
     first = next(iter(models))
     del sessions
-    return [
-        Measured(
-            name,
-            statistics.median(wall[name]),
-            _median_ratio(wall[name], wall[first]),
-            _median_ratio(cpu[name], cpu[first]),
-            statistics.median(peak_mib(path, threads) for _ in range(MEMORY_RUNS)),
-            path.stat().st_size / 1e6,
+    found = []
+    for name, path in models.items():
+        ratios, cpu_ratios = _ratios(wall[name], wall[first]), _ratios(cpu[name], cpu[first])
+        peak = statistics.median(peak_mib(path, threads) for _ in range(MEMORY_RUNS)) if memory else math.nan
+        found.append(
+            Measured(
+                name,
+                statistics.median(wall[name]),
+                statistics.median(ratios),
+                statistics.median(cpu_ratios),
+                peak,
+                path.stat().st_size / 1e6,
+                ratios,
+                cpu_ratios,
+            )
         )
-        for name, path in models.items()
-    ]
+    return found
 
 
 def peak_mib(model: Path, threads: int) -> float:
@@ -87,17 +98,5 @@ def peak_mib(model: Path, threads: int) -> float:
     return int(finished.stdout) / 1024
 
 
-def table(measured: list[Measured]) -> str:
-    """Lay the figures out for a terminal."""
-    lines = [f"{'model':24} {'s/strip':>8} {'ratio':>7} {'cpu':>7} {'MiB':>6} {'ratio':>7} {'MB':>7} {'ratio':>7}"]
-    base = measured[0]
-    lines += [
-        f"{one.name:24} {one.seconds:8.3f} {one.ratio:7.3f} {one.cpu_ratio:7.3f} {one.peak_mib:6.0f} "
-        f"{one.peak_mib / base.peak_mib:7.2f} {one.file_mb:7.1f} {one.file_mb / base.file_mb:7.3f}"
-        for one in measured
-    ]
-    return "\n".join(lines)
-
-
-def _median_ratio(values: list[float], others: list[float]) -> float:
-    return statistics.median(value / other for value, other in zip(values, others, strict=True))
+def _ratios(values: list[float], others: list[float]) -> tuple[float, ...]:
+    return tuple(value / other for value, other in zip(values, others, strict=True))

@@ -7,8 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from agent.ledger import open_ledger
 from tests.helpers.models import difference_model
@@ -19,20 +17,9 @@ from tools.benching.page import Chart, Part, as_text, write_page
 from tools.benching.parts import percentiles
 from tools.benching.scale import folders, ledgers, outbox
 from tools.benching.stages import STAGES, stages
-from tools.exporter.variants import PATCH, multiplications, random_network
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.mark.parametrize("second_family", [False, True])
-def test_the_multiplications_of_a_strip_are_those_that_torch_counts(second_family: bool) -> None:
-    """Of the convolutions, for 9 x 2 patches: the share of the processor's limit stands on it."""
-    network = random_network(8, second_family=second_family)
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        network(torch.zeros(1, 3, *PATCH))
-    convolutions = counted.get_flop_counts()["Global"][torch.ops.aten.convolution]
-    assert multiplications(8, second_family=second_family) == convolutions // 2 * 18
 
 
 def test_the_limit_of_this_processor_is_measured_for_both_kinds_of_numbers() -> None:
