@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.show_reviews import of_model, reviews_of_strip
-from agent.cli.terminal import named
+from agent.printable import model_name
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LINKS_SHOWN = 5
@@ -264,7 +264,7 @@ def models(facts: dict[str, Any]) -> str:
         for file, waits_for in facts["postponed"].get(slot, {}).items():
             lines.append(f"  {file} could not be tried and will be tried again: {waits_for}")
     for row in facts["models"]:
-        name = f"{named(row['model_id'], row['version'])}  " if row["model_id"] or not row["file"] else ""
+        name = f"{model_name(row['model_id'], row['version'])}  " if row["model_id"] or not row["file"] else ""
         why = f"  {row['reason']}: {row['detail']}" if row["reason"] else ""
         why += f"; {row['facts']['return_detail']}" if "return_detail" in row["facts"] else ""
         said = of_model(facts.get("reviews", {}).get(row["sha256"]))
@@ -289,7 +289,7 @@ def forgotten(facts: dict[str, Any]) -> str:
 
 def verified(facts: dict[str, Any]) -> str:
     """Show how the trial of a model file ended, and what this box has said of it before."""
-    name = named(facts.get("model_id", ""), facts.get("version", 0))
+    name = model_name(facts.get("model_id", ""), facts.get("version", 0))
     found = f"good: {name}; {facts['detail']}" if facts["good"] else f"refused: {facts['reason']}: {facts['detail']}"
     lines = [f"{facts['file']}: {found}"]
     for before in facts["before"]:

@@ -44,8 +44,3 @@ def in_file(file: Path | None, problem: Problem) -> str:
     about_all = file is not None and problem.where == str(file)
     text = str(replace(problem, where="") if about_all else problem)
     return text if file is None else f"{file}: {text}"
-
-
-def named(model_id: str, version: int) -> str:
-    """Name a model; one that states neither has only its file's name and its digest, which stand beside this."""
-    return f"{model_id or '(no id)'} version {version}" if model_id or version else "(states no id)"
