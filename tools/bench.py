@@ -93,10 +93,11 @@ def models(
         raise click.UsageError("A checkpoint has its own width and family: leave --width and --family away.")
     if calibration and not checkpoint:
         raise click.UsageError("--calibration belongs to --checkpoint: give both or neither.")
-    from tools.benching.models import check_kinds, models_parts  # noqa: PLC0415 - torch takes seconds to load
+    from tools.benching.models import check_kind, models_parts  # noqa: PLC0415 - torch takes seconds to load
     from tools.exporter.variants import make_trained_variants, make_variants  # noqa: PLC0415
 
-    check_kinds(kinds)  # before the work
+    for kind in kinds:
+        check_kind(kind)  # before the work
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,16 +203,11 @@ def shadow(
 def everything(context: click.Context, folder: Path | None, page: Path, *, quick: bool) -> None:
     """Run all of them, one after the other, and write docs/benchmarks.md."""
     from tools.benching.elsewhere import by_hand  # noqa: PLC0415
-    from tools.benching.hiding import why_not_here  # noqa: PLC0415
+    from tools.benching.models import kinds_here  # noqa: PLC0415
     from tools.benching.page import write_page  # noqa: PLC0415
 
     every: list[Part] = []
-    kinds = [KINDS[0]]
-    for kind in () if quick else KINDS[1:]:
-        if reason := why_not_here(kind):
-            click.echo(reason)
-        else:
-            kinds.append(kind)
+    kinds = kinds_here(KINDS[:1] if quick else KINDS)
     on_disk: dict[str, Any] = {"folder": folder}
     for number, (command, options) in enumerate(
         (
@@ -228,7 +224,9 @@ def everything(context: click.Context, folder: Path | None, page: Path, *, quick
         began = time.monotonic()
         every += context.invoke(command, quick=quick, **options)
         click.echo(f"{command.name} took {time.monotonic() - began:.0f} s")
-        write_page(page, [*every, *by_hand(kinds_measured=len(kinds) > 1)])  # what there is, should a later one fail
+        write_page(
+            page, [*every, *by_hand(kinds_measured=KINDS[-1] in kinds)]
+        )  # what there is, should a later one fail
     click.echo(f"written to {page}")
 
 

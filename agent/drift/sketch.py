@@ -33,14 +33,6 @@ class Sketch:
     m2: float  # sum of the squared distances from the mean
     steps: Mapping[int, int]
 
-    def with_value(self, measure: str, value: float) -> Sketch:
-        """Add a value. Source of the sums: Welford, 1962."""
-        n = self.n + 1
-        mean = self.mean + (value - self.mean) / n
-        step = _step(measure, value)
-        steps = {**self.steps, step: self.steps.get(step, 0) + 1}
-        return Sketch(n, mean, self.m2 + (value - self.mean) * (value - mean), steps)
-
     @property
     def deviation(self) -> float:
         """Standard deviation."""
@@ -63,10 +55,8 @@ class Sketch:
         return above / self.n if self.n else 0.0
 
 
-EMPTY = Sketch(0, 0.0, 0.0, {})
-
-
-def _step(measure: str, value: float) -> int:
+def step_of(measure: str, value: float) -> int:
+    """Return the step of a measure's histogram that a value falls into."""
     low, high = RANGES[kind_of(measure)]
     return max(0, min(STEPS - 1, int((value - low) / (high - low) * STEPS)))
 
@@ -76,13 +66,8 @@ def _lower_end(measure: str, step: float) -> float:
     return low + (high - low) * step / STEPS
 
 
-def format_steps(steps: Mapping[int, int]) -> str:
-    """Write a histogram as the ledger keeps it."""
-    return json.dumps(steps, separators=(",", ":"))
-
-
 def parse_steps(text: str) -> dict[int, int]:
-    """Read it again. Raises ValueError for anything else."""
+    """Read a histogram as the ledger keeps it. Raises ValueError for anything else."""
     try:
         return {int(step): int(count) for step, count in json.loads(text).items()}
     except (AttributeError, TypeError, ValueError, RecursionError) as error:

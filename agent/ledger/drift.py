@@ -15,7 +15,7 @@ from agent.contract.measures import (
     parse_measures,
     parse_reference,
 )
-from agent.drift.sketch import EMPTY, Sketch, format_steps, parse_steps
+from agent.drift.sketch import Sketch, parse_steps, step_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from agent.ledger.database import Database
 
 KEPT = 200  # strips of each camera
+_COUNT_IN = """
+    INSERT INTO sketches (camera, model_sha256, day, measure, n, mean, m2, steps)
+    VALUES (?1, ?2, ?3, ?4, 1, ?5, 0.0, json_object(?6, 1))
+    ON CONFLICT DO UPDATE SET n = n + 1, mean = mean + (?5 - mean) / (n + 1),
+    m2 = m2 + (?5 - mean) * (?5 - (mean + (?5 - mean) / (n + 1))),
+    steps = json_set(steps, '$."' || ?6 || '"', 1 + coalesce(json_extract(steps, '$."' || ?6 || '"'), 0))
+"""
+"""SQL: add a value (?5, which falls into step ?6) to a day's sketch. Here and not in Python, which would read and write
+all histograms of the day again with each strip. Source of the sums: Welford, 1962."""
 
 
 class Drift:
@@ -96,17 +105,11 @@ def note_look(
         "(SELECT seq FROM looks WHERE camera = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
         (camera, KEPT),
     )
-    key = (camera, model_sha256, _day(ts_ms))
-    query = "SELECT measure, n, mean, m2, steps FROM sketches WHERE camera = ? AND model_sha256 = ? AND day = ?"
-    before = {name: Sketch(n, mean, m2, parse_steps(steps)) for name, n, mean, m2, steps in db.execute(query, key)}
-    after = {
-        name: before.get(name, EMPTY).with_value(name, on_scale(name, value))
-        for name in NAMES
-        if (value := getattr(measures, name)) is not None
-    }
+    day = _day(ts_ms)
+    placed = {name: on_scale(name, value) for name in NAMES if (value := getattr(measures, name)) is not None}
     db.executemany(
-        "INSERT OR REPLACE INTO sketches VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(*key, name, one.n, one.mean, one.m2, format_steps(one.steps)) for name, one in after.items()],
+        _COUNT_IN,
+        [(camera, model_sha256, day, name, value, str(step_of(name, value))) for name, value in placed.items()],
     )
 
 

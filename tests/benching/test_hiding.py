@@ -32,6 +32,7 @@ from tools.benching.hiding import (
     why_not_here,
 )
 from tools.benching.machine import describe
+from tools.benching.models import check_kind
 from tools.benching.one_kind import Asked, run
 from tools.exporter.errors import ExportError
 
@@ -167,6 +168,13 @@ def test_a_fault_of_another_kind_ends_the_process_as_without_hiding(tmp_path: Pa
     ended = subprocess.run(program, env=environment(library), capture_output=True, check=False, timeout=300)
     assert ended.returncode == -signal.SIGSEGV
     assert ended.stdout == b""
+
+
+@NOT_AT_ALL
+def test_a_kind_that_can_be_is_tried_without_measuring_anything() -> None:
+    """Before minutes of work, with all that hiding needs."""
+    check_kind("avx2")
+    check_kind(hiding.ALL)
 
 
 @NOT_AT_ALL

@@ -19,9 +19,10 @@ from tools.benching import models
 from tools.benching.elsewhere import TWO_KINDS, by_hand
 from tools.benching.hiding import Seen
 from tools.benching.machine import Limit
-from tools.benching.models import kinds_rows, models_parts, models_rows
+from tools.benching.models import kinds_here, kinds_rows, models_parts, models_rows
 from tools.benching.one_kind import Asked, Told
 from tools.exporter.checkpoint import IMAGE_SIZES
+from tools.exporter.errors import ExportError
 from tools.exporter.exporting import export_model
 from tools.exporter.guard import Limits
 from tools.exporter.layout import make_layout
@@ -224,6 +225,22 @@ def test_int8_that_the_guard_refuses_is_measured_and_it_is_said(
     variants = make_trained_variants(tmp_path, checkpoint, strips)
     assert "whose guard then refuses the int8 file" in variants.weights
     assert variants.paths[INT8].is_file()
+
+
+def test_a_kind_that_this_machine_cannot_be_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it only shows in the child; why is said."""
+
+    def run(asked: Asked) -> Told:
+        if asked.library and "vnni" in asked.library:
+            raise ExportError("The process that measures has ended with 99.")
+        return Told([], Limit(1.0, 1.0), Seen((), saturates=True, tiles=False))
+
+    monkeypatch.setattr(models, "run", run)
+    monkeypatch.setattr(models, "compile_hiding", lambda kind, folder: folder / f"{kind}.so")
+    assert kinds_here(bench.KINDS) == ["all", "avx2"]
+    assert "ended with 99" in capsys.readouterr().err
 
 
 def test_the_kinds_by_hand_stand_on_the_page_where_none_were_measured() -> None:

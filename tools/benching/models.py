@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.benching.hiding import ALL, KINDS, check, compile_hiding, why_not_here
+from tools.benching.hiding import ALL, KINDS, check, compile_hiding
 from tools.benching.machine import describe
 from tools.benching.one_kind import Asked, Told, run
 from tools.benching.page import Part
 from tools.benching.spreads import Spread
 from tools.exporter.errors import ExportError
+from tools.exporter.progress import say
 from tools.exporter.session import cores
 from tools.exporter.variants import FP32, INT8, PLAIN
 from tools.exporter.work import Work, count_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from tools.exporter.measure import Measured
     from tools.exporter.variants import Variants
@@ -84,11 +86,26 @@ def measure_kind(
     return told
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """ExportError where this machine cannot be measured as one of them."""
+def check_kind(kind: str) -> None:
+    """ExportError where this machine cannot be measured as that kind; a child tries it, which measures nothing."""
+    if kind == ALL:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        library = compile_hiding(kind, Path(folder))
+        check(kind, run(Asked({}, (64, 64), 0, 1, memory=False, library=str(library), limit_rounds=1)).seen)
+
+
+def kinds_here(kinds: Sequence[str]) -> list[str]:
+    """Give those of the kinds that this machine can be measured as, and say why not of the others."""
+    possible = []
     for kind in kinds:
-        if kind != ALL and (reason := why_not_here(kind)):
-            raise ExportError(reason)
+        try:
+            check_kind(kind)
+        except ExportError as error:
+            say(str(error))
+        else:
+            possible.append(kind)
+    return possible
 
 
 def models_rows(told: Told, work: Mapping[str, Work]) -> list[list[str]]:

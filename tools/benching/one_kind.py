@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Files by their names, the first the base of the ratios, for strips of (height, width); how to measure them."""
+    """Files by their names, the first the base of the ratios, for strips of (height, width); how to measure them.
+
+    Without files a child only looks which kernels it has.
+    """
 
     models: dict[str, str]
     size: tuple[int, int]
@@ -68,7 +71,9 @@ def tell(asked: Asked) -> Told:
     before = measure_limit(asked.threads, rounds=asked.limit_rounds)
     fed = feed(made_up_strips(asked.size)[1], "unit")
     paths = {name: Path(path) for name, path in asked.models.items()}
-    measured = measure(paths, fed, rounds=asked.rounds, threads=asked.threads, memory=asked.memory)
+    measured = []
+    if paths:
+        measured = measure(paths, fed, rounds=asked.rounds, threads=asked.threads, memory=asked.memory)
     after = measure_limit(
         asked.threads, rounds=asked.limit_rounds
     )  # what else the machine does can only make it look slower
