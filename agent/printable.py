@@ -36,3 +36,8 @@ def printable_values(value: Any) -> Any:
 def json_text(value: Any, indent: int | None = None) -> str:
     """Write plain JSON values in ASCII without control characters. Raises ValueError for numbers JSON does not have."""
     return json.dumps(value, allow_nan=False, indent=indent).replace("\x7f", "\\u007f")
+
+
+def model_name(model_id: str, version: int) -> str:
+    """Name a model; one that states neither has only its file's name and its digest, which stand beside this."""
+    return f"{model_id or '(no id)'} version {version}" if model_id or version else "(states no id)"

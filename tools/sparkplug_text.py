@@ -48,10 +48,11 @@ has the other keys.
 
 With `mqtt.sparkplug.primary_host: <id>` the agent waits for `spBv1.0/STATE/<id>` to say `{"online": true,
 "timestamp": ...}` (retained) before anything is sent, and ends its session when that says otherwise; meanwhile
-everything waits in the outbox. Of two messages the one with the later timestamp counts. Half a minute without the
-host is the alarm `primary_host_offline`. A host that dies is called offline only after its keepalive has run out:
-what was sent in the two minutes before that is sent once more, as history. Hosts of Sparkplug 2.2, which publish
-`ONLINE` as text on `STATE/<id>`, are not understood.
+everything waits in the outbox. Of two messages the one with the later timestamp counts, as the specification
+asks for; but one more than five minutes ahead of this box's clock gives way to one that is not: the host's clock was
+wrong and has been set. Half a minute without the host is the alarm `primary_host_offline`. A host that dies is called
+offline only after its keepalive has run out: what was sent in the two minutes before that is sent once more, as
+history. Hosts of Sparkplug 2.2, which publish `ONLINE` as text on `STATE/<id>`, are not understood.
 
 Without one, data that no host subscribes to are gone, as with any QoS 0 message; `strip-agent resend` sends them
 again, as history.

@@ -10,6 +10,7 @@ import click
 from agent.cli.asking import facts_of
 from agent.cli.options import config_option, json_option
 from agent.cli.terminal import say
+from agent.printable import model_name
 
 
 @click.command("shadow")
@@ -83,4 +84,4 @@ def shown(facts: dict[str, Any]) -> str:
 def _named(model: dict[str, Any]) -> str:
     if not model["sha256"]:
         return "none"
-    return f"{model['model_id'] or '(no id)'} version {model['version']} ({model['sha256'][:12]})"
+    return f"{model_name(model['model_id'], model['version'])} ({model['sha256'][:12]})"

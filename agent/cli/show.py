@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli.show_reviews import of_model, reviews_of_strip
+from agent.printable import model_name
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LINKS_SHOWN = 5
@@ -263,14 +264,12 @@ def models(facts: dict[str, Any]) -> str:
         for file, waits_for in facts["postponed"].get(slot, {}).items():
             lines.append(f"  {file} could not be tried and will be tried again: {waits_for}")
     for row in facts["models"]:
-        name = f"{row['model_id'] or '(no id)'} version {row['version']}"
+        name = f"{model_name(row['model_id'], row['version'])}  " if row["model_id"] or not row["file"] else ""
         why = f"  {row['reason']}: {row['detail']}" if row["reason"] else ""
         why += f"; {row['facts']['return_detail']}" if "return_detail" in row["facts"] else ""
         said = of_model(facts.get("reviews", {}).get(row["sha256"]))
         why += f"  ({said})" if said else ""
-        lines.append(
-            f"  {row['sha256'][:12] or '-':<12}  {row['slot']:<8} {row['state']:<10} {name}  {row['file']}{why}"
-        )
+        lines.append(f"  {row['sha256'][:12] or '-':<12}  {row['slot']:<8} {row['state']:<10} {name}{row['file']}{why}")
     return "\n".join(lines)
 
 
@@ -290,8 +289,8 @@ def forgotten(facts: dict[str, Any]) -> str:
 
 def verified(facts: dict[str, Any]) -> str:
     """Show how the trial of a model file ended, and what this box has said of it before."""
-    named = f"{facts.get('model_id') or '(no id)'} version {facts.get('version')}"
-    found = f"good: {named}; {facts['detail']}" if facts["good"] else f"refused: {facts['reason']}: {facts['detail']}"
+    name = model_name(facts.get("model_id", ""), facts.get("version", 0))
+    found = f"good: {name}; {facts['detail']}" if facts["good"] else f"refused: {facts['reason']}: {facts['detail']}"
     lines = [f"{facts['file']}: {found}"]
     for before in facts["before"]:
         why = f" ({before['reason']}: {before['detail']})" if before["reason"] else ""

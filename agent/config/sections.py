@@ -285,12 +285,11 @@ class Config(Section):
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:
         """Demand different cameras, thresholds that a score can reach, and what topics and holding need."""
-        if self.outbox.hold_until_subscribed and self.mqtt.protocol == "3.1.1":
-            yield (
-                "outbox.hold_until_subscribed",
-                "MQTT 3.1.1 does not tell whether anybody subscribes; see mqtt.protocol",
-            )
-        yield from broken_sparkplug_rules(self)
+        mqtt, holds = self.mqtt, self.outbox.hold_until_subscribed
+        if holds and mqtt.protocol == "3.1.1":
+            why = "MQTT 3.1.1 does not tell whether anybody subscribes; see mqtt.protocol"
+            yield "outbox.hold_until_subscribed", why
+        yield from broken_sparkplug_rules(mqtt.sparkplug, mqtt.payload, self.agent.site, holds=holds)
         for key in ("site", "area", "line"):
             if f"{{{key}}}" in self._base_topic and getattr(self.agent, key) is None:
                 yield "mqtt.base_topic", f"it names {{{key}}}, which needs agent.{key}"

@@ -118,7 +118,7 @@ def _text(head: bytes) -> str:
 def _incomplete(content: bytes) -> str:
     """Look at the outermost fields of what may be ONNX, and at where its weights are."""
     size, graphs = len(content), 0
-    for number, kind, start, stop in islice(_fields(content, 0, size), MOST_FIELDS):
+    for number, kind, start, stop in islice(fields_of(content, 0, size), MOST_FIELDS):
         if stop > size and content[:1] == b"\x08" and number in MODEL_FIELDS:
             return f"it is cut off: {size} bytes are there, {stop} or more belong to it"
         if (number == 0 or stop > size) and graphs:
@@ -135,10 +135,10 @@ def _incomplete(content: bytes) -> str:
 
 def _external_data(content: bytes, start: int, stop: int) -> str | None:
     """Return where the first of the graph's weights lies that is in another file; None when all are in this one."""
-    for number, kind, tensor, tensor_stop in islice(_fields(content, start, stop), MOST_FIELDS):
+    for number, kind, tensor, tensor_stop in islice(fields_of(content, start, stop), MOST_FIELDS):
         if number != INITIALIZER or kind != LENGTH_DELIMITED:
             continue
-        fields = list(islice(_fields(content, tensor, tensor_stop), 64))
+        fields = list(islice(fields_of(content, tensor, tensor_stop), 64))
         if any(number == DATA_LOCATION and value == 1 for number, kind, value, _ in fields if kind == 0):
             entries = [content[begin:end] for number, kind, begin, end in fields if number == EXTERNAL_DATA and kind]
             places = [entry.partition(b"\x12")[2][1:] for entry in entries if b"location" in entry]
@@ -146,7 +146,7 @@ def _external_data(content: bytes, start: int, stop: int) -> str | None:
     return None
 
 
-def _fields(content: bytes, position: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+def fields_of(content: bytes, position: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield the fields of a protobuf message: number, wire type, and begin and end of its content.
 
     Of a whole number the begin is its value. Ends with number 0 at what is no field; an end may lie behind `stop`.
@@ -154,16 +154,16 @@ def _fields(content: bytes, position: int, stop: int) -> Iterator[tuple[int, int
     stop = min(stop, len(content))  # what a length claims may lie behind the file
     while position < stop:
         place = position
-        tag, position = _varint(content, position, stop)
+        tag, position = varint(content, position, stop)
         number, kind = tag >> 3, tag & 7
         if number == 0 or kind not in (0, 1, LENGTH_DELIMITED, 5):
             yield 0, kind, place, place
             return
         if kind == 0:
-            value, position = _varint(content, position, stop)
+            value, position = varint(content, position, stop)
             yield number, kind, value, position
         elif kind == LENGTH_DELIMITED:
-            length, position = _varint(content, position, stop)
+            length, position = varint(content, position, stop)
             yield number, kind, position, position + length
             position += length
         else:
@@ -172,7 +172,7 @@ def _fields(content: bytes, position: int, stop: int) -> Iterator[tuple[int, int
             position += length
 
 
-def _varint(content: bytes, position: int, stop: int) -> tuple[int, int]:
+def varint(content: bytes, position: int, stop: int) -> tuple[int, int]:
     """Return the number at `position` and what follows it; 0 where there is none."""
     value = 0
     for shift in range(0, 70, 7):

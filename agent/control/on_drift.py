@@ -53,6 +53,7 @@ def _cause(context: Context, camera: str, facts: dict[str, Any], cause: Cause) -
     return {
         "cause": cause,
         "changed": cause in facts["changed"],
+        "moved": facts["moved"].get(cause, {}),
         "began": facts["began"].get(cause, ""),
         "examples": facts["examples"].get(cause, []),
         "deviation": furthest["deviation"],

@@ -29,7 +29,7 @@ from agent.drift.judging import (
     middles,
     shown,
 )
-from agent.drift.wording import sentence
+from agent.drift.wording import parts, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -211,6 +211,10 @@ def _facts(known: _Camera) -> dict[str, Any]:
         "learns": OWN_STRIPS,
         "not_compared": known.not_compared,
         "changed": {cause: told.text for cause, told in known.findings.items()},
+        "moved": {
+            cause: parts(told.finding.newest, of_calibration=known.stamped is not None)
+            for cause, told in known.findings.items()
+        },
         "began": {cause: told.began for cause, told in known.findings.items()},
         "examples": {cause: list(told.finding.examples) for cause, told in known.findings.items()},
         "furthest": {

@@ -48,6 +48,7 @@ class Said:
     found_at_revision: int = 0
     shadow_verdict: str = ""
     shadow_score: float = -1.0
+    folder: str = ""  # in which it was taken in, "" where that is not known
     file: str = ""
     threshold: float = 0.5
     model_id: str = ""
@@ -75,7 +76,7 @@ class Choice:
 _COLUMNS = (
     "s.id, s.strip_id, s.camera, s.path, s.size_bytes, s.digest, s.disposal, s.seen_ms, r.seq, r.revision, r.verdict, "
     "r.reason, r.score, r.model_sha256, coalesce(v.finding, ''), coalesce(v.revision, 0), coalesce(x.verdict, ''), "
-    "coalesce(x.score, -1.0), o.payload"
+    "coalesce(x.score, -1.0), coalesce((SELECT f.path FROM folders AS f WHERE f.id = s.folder), ''), o.payload"
 )
 _TABLES = (
     "strips AS s JOIN results AS r ON r.strip = s.id AND r.revision = s.revision JOIN outbox AS o ON o.seq = r.seq "

@@ -58,6 +58,7 @@ _PUT_RIGHT = f"""
     INSERT INTO counters SELECT 'seen', camera, '', sum(n) FROM (
         SELECT camera, count(*) AS n FROM strips GROUP BY camera
         UNION ALL SELECT camera, sum(n) FROM purged GROUP BY camera) GROUP BY camera;
+    UPDATE strips SET folder = 0 WHERE folder NOT IN (SELECT id FROM folders);
     DELETE FROM reviews WHERE strip NOT IN (SELECT id FROM strips);
     INSERT INTO counters SELECT 'review', model_sha256, verdict || ' ' || finding, count(*) FROM reviews
         WHERE replaced = 0 GROUP BY model_sha256, verdict, finding;

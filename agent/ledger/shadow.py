@@ -273,7 +273,16 @@ class ShadowResults:
                 values,
             )
             pairs = [dict(zip(names, row, strict=True)) for row in rows]
-        return [pair | {"file": show_name(os.fsdecode(pair["file"]))} for pair in pairs]
+            thresholds = db.execute(
+                "SELECT seq, json_extract(CAST(payload AS TEXT), '$.threshold') FROM outbox "
+                "WHERE seq IN (SELECT value FROM json_each(?))",
+                (json.dumps([pair["seq"] for pair in pairs]),),
+            )
+            held_to = dict(thresholds.fetchall())  # of each published result
+        return [
+            pair | {"file": show_name(os.fsdecode(pair["file"])), "threshold": held_to.get(pair["seq"], 0.5)}
+            for pair in pairs
+        ]
 
 
 def _published(row: Sequence[Any]) -> Published:

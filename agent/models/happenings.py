@@ -118,8 +118,18 @@ def superseded(state: SlotState, file: InboxFile, sha256: str, note: str) -> Slo
     return _tell(state, "superseded", record, detail=note)
 
 
-def refused(state: SlotState, candidate: Candidate, refusal: Reject, *, bytes_are_to_blame: bool) -> SlotState:
-    """Leave the reason, the sentence and the numbers; the same bytes, or the same file, are not tried again."""
+def refused(
+    state: SlotState,
+    candidate: Candidate,
+    refusal: Reject,
+    *,
+    bytes_are_to_blame: bool,
+    stated: tuple[str, int] = ("", 0),
+) -> SlotState:
+    """Leave the reason, the sentence and the numbers; the same bytes, or the same file, are not tried again.
+
+    `stated`: id and version that it, or its manifest, says it has; "" and 0 where that is not known.
+    """
     sha256, file = candidate.sha256, candidate.file
     name = show_name(file.name) if file else state.file_of(sha256)
     detail = refusal.detail[:MAX_DETAIL_CHARACTERS]
@@ -128,7 +138,7 @@ def refused(state: SlotState, candidate: Candidate, refusal: Reject, *, bytes_ar
         key = file_key(name)
     state = slot_state.refuse(state, key, Refusal("rejected", sha256, refusal.reason, detail, name, now_ms()))
     state = slot_state.dealt(state, _dealt(candidate, _fate(refusal, sha256, by_bytes=key == sha256)))
-    record = ModelRecord(key, sha256, "rejected", name, reason=refusal.reason, detail=detail)
+    record = ModelRecord(key, sha256, "rejected", name, *stated, reason=refusal.reason, detail=detail)
     return _tell(state, "rejected", record, reason=refusal.reason, detail=detail)
 
 

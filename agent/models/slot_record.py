@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent.contract.stated import stated_model
 from agent.errors import Retry
 from agent.ledger import Changes
 from agent.models import happenings, slot_state
@@ -165,7 +166,18 @@ class SlotRecord:
 
     def refuse(self, candidate: Candidate, refusal: Reject, *, bytes_are_to_blame: bool) -> None:
         """Leave the reason, the sentence and the numbers."""
-        self._change(happenings.refused(self.state, candidate, refusal, bytes_are_to_blame=bytes_are_to_blame))
+        stated, blamed = self._stated(candidate), bytes_are_to_blame
+        self._change(happenings.refused(self.state, candidate, refusal, bytes_are_to_blame=blamed, stated=stated))
+
+    def _stated(self, candidate: Candidate) -> tuple[str, int]:
+        """Return id and version of a candidate: its manifest's, else what its copy in the store says of itself."""
+        if candidate.manifest is not None:
+            return candidate.manifest.model_id, candidate.manifest.version
+        if not candidate.sha256:  # nothing was copied
+            return "", 0
+        if candidate.file is not None:
+            return stated_model(self._store.candidate_path(self.slot))
+        return stated_model(self._store.model_path(candidate.sha256))
 
     def note_unchanged(self, candidate: Candidate, file: InboxFile, kind: str) -> None:
         """Note that the candidate's file brought nothing new, see `happenings.unchanged`."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from agent import __version__, mqtt
 from agent.clock import now_ms
-from agent.config.sparkplug import sparkplug_client_id, sparkplug_group, sparkplug_node
 from agent.errors import Retry
 from agent.publisher.echo import Echo
 from agent.publisher.link import Link
@@ -26,7 +25,7 @@ from agent.sparkplug.metrics import response_metric, writable
 from agent.sparkplug.session import Session, death
 from agent.sparkplug.status import look
 from agent.sparkplug.subscriptions import Subscriptions
-from agent.sparkplug.topics import Topics, state_topic
+from agent.sparkplug.topics import client_id_of, state_topic, topics_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,7 +68,7 @@ class EdgeNode:
         bdSeq (None: nothing does).
         """
         settings = config.mqtt.sparkplug
-        self._topics = Topics(sparkplug_group(config), sparkplug_node(config))
+        self._topics = topics_of(config)
         self._cameras = [camera.name for camera in config.cameras]
         self._aliases = settings.aliases
         self._facts = facts
@@ -81,9 +80,9 @@ class EdgeNode:
         self._stall_seconds = stall_seconds or _STALL_KEEPALIVES * config.mqtt.keepalive_seconds
         self._bell = threading.Event()
         self._bd_seq = BdSeq(file)
-        self._host = PrimaryHost(settings.primary_host) if settings.primary_host is not None else None
+        self._host = PrimaryHost(settings.primary_host, wall_ms) if settings.primary_host is not None else None
         self._link = Link(
-            config.mqtt, sparkplug_client_id(config), lambda _retain: self._will(), self._bell.set, jitter,
+            config.mqtt, client_id_of(config), lambda _retain: self._will(), self._bell.set, jitter,
             answer_seconds=self._stall_seconds,
         )  # fmt: skip
         self._known = Known(__version__, wall_ms(), config.slots, self._may_write)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.config import Config
 
 NAMESPACE = "spBv1.0"
 NODE_KINDS = ("NBIRTH", "NDATA", "NDEATH", "NCMD")
@@ -26,6 +30,18 @@ class Topics:
             return ""
         before = self.of("DCMD") + "/"
         return topic.removeprefix(before) if topic.startswith(before) else None
+
+
+def topics_of(config: Config) -> Topics:
+    """Return the topics of this box."""
+    names = config.mqtt.sparkplug
+    return Topics(names.group or config.agent.site or "", names.node or config.agent.name)
+
+
+def client_id_of(config: Config) -> str:
+    """Return the client id of the edge node's connection: another one than that of the JSON messages, if both go."""
+    client_id = config.mqtt.client_id or config.agent.name
+    return f"{client_id}-sparkplug" if config.mqtt.payload == "both" else client_id
 
 
 def state_topic(host: str) -> str:

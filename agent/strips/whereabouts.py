@@ -73,5 +73,5 @@ def _places(camera: Camera, said: Said) -> Iterator[tuple[str, str]]:
         folders, _, name = said.path.rpartition("/")
         names = islice(names_when_done(name, said.strip_id), NAMES_LOOKED_AT)
         moved = [(str(camera.done_folder), f"{folders}/{other}" if folders else other) for other in names]
-    here = (str(camera.folder), said.path)
-    yield from [*moved, here] if said.disposal == "done" else [here, *moved]
+    here = [(folder, said.path) for folder in dict.fromkeys((str(camera.folder), said.folder)) if folder]
+    yield from [*moved, *here] if said.disposal == "done" else [*here, *moved]

@@ -7,10 +7,13 @@ docs/decisions/008-watchdog-without-its-tables.md gives.
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import logging
 import os
+import termios
 import threading
+from array import array
 from typing import TYPE_CHECKING
 
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
@@ -110,6 +113,11 @@ class FolderEvents:
         """Whether it still listens to the root; if not, close it and make a new one."""
         return not self._ended and self._inotify.is_alive()
 
+    @property
+    def all_taken(self) -> bool:
+        """Whether everything that has happened up to now has been noted in the hints; True where that cannot be."""
+        return not self.healthy or self._inotify.has_handled_all()
+
     def watch(self, folder: str) -> bool:
         """Listen to one more folder, before it is read; return False when the system allows no more of them.
 
@@ -201,6 +209,7 @@ class _Inotify(InotifyFD):
 
     def __init__(self, name: str) -> None:
         self._inotify_fd = -1
+        self._at_work = False  # its thread may hold events that nobody has been told of
         try:
             super().__init__()
         except OSError:
@@ -214,3 +223,19 @@ class _Inotify(InotifyFD):
         except RuntimeError as error:
             self._close_resources()
             raise OSError(errno.EAGAIN, f"no thread for file events: {error}") from error
+
+    def has_handled_all(self) -> bool:
+        """Say whether nothing is in the queue, and nothing taken out of it is still under way."""
+        waiting = array("i", [0])
+        try:
+            fcntl.ioctl(self._inotify_fd, termios.FIONREAD, waiting)
+        except OSError:  # closed meanwhile
+            return True
+        return not waiting[0] and not self._at_work  # in this order: it is at work before it empties the queue
+
+    def _check_inotify_fd(self) -> bool:
+        """Wait for events, as its thread does before it reads them, when all that it has read before is handled."""
+        self._at_work = False
+        there_are = super()._check_inotify_fd()
+        self._at_work = True
+        return there_are

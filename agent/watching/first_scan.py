@@ -29,6 +29,11 @@ class FirstScan:
         self._cutoff: BacklogCutoff | None = None
         self._arrived: set[str] = set()
 
+    @property
+    def may_skip(self) -> bool:
+        """Whether the rule may skip what a full scan finds now: it has to be known what has arrived meanwhile."""
+        return self._newest is not None and not self.read
+
     def arrived(self, path: str) -> None:
         """Know that an event named a file: it is live, though the scan finds it as well."""
         if not self.read:

@@ -88,6 +88,11 @@ class Folder:
         """Listen to a folder below the root, if there are events; False when the system allows no more of them."""
         return self._events is None or self._events.watch(folder)
 
+    @property
+    def events_taken(self) -> bool:
+        """Whether all events up to now have become hints; True without events."""
+        return self._events is None or self._events.all_taken
+
     def is_gone(self) -> bool:
         """Whether the folder went away since the last `check`; if so, the next one looks at once."""
         try:

@@ -23,6 +23,8 @@ SLICE_SECONDS = 0.02
 FOLDER_REREAD_SECONDS = 1.0  # a new folder is read again: its first files may be older than its watch
 UNREADABLE_RETRY_SECONDS = 5.0
 MAX_NEW_FOLDERS = 200
+LATE_EVENTS_SECONDS = 60.0  # a thread that hands out none for so long hands out none for ever
+EVENTS_PAUSE_SECONDS = 0.01
 NEVER, NOW = math.inf, -math.inf
 
 
@@ -59,6 +61,9 @@ class Scans:
         self._not_before = NOW  # for scans that are wanted
         self._began = NOW
         self._links = LinkedFolders()
+        self._events_taken = False  # since the last slice was read
+        self._events_missed_at = math.inf  # since when it waits for them
+        self._look_at = NOW
 
     @property
     def under_way(self) -> bool:
@@ -81,17 +86,37 @@ class Scans:
         """Go on with the scan that is due until something else is. What `known` raises comes out; nothing is lost."""
         until = self._clock() + SLICE_SECONDS
         while has_room() and (scan := self._current()) is not None:
-            self._unasked = self._unasked or scan.read(SLICE_ENTRIES)
+            if not (self._unasked or scan.done):
+                self._unasked = scan.read(SLICE_ENTRIES)
             self.last_slice_at = self._clock()
+            if self._unasked and scan is self.full and self._waits_for_events():
+                break
             self._take_found(scan)
             if scan.done:
                 self._ended(scan)
             if is_interrupted() or self._clock() >= min(until, self._settling.next_due()):
                 break
 
+    def _waits_for_events(self) -> bool:
+        """Say whether what was just read has to wait until the hints of files among it have been taken.
+
+        Of a file that the rule may skip only its event says that it has arrived after the folder was subscribed to. So
+        all events up to now have to have become hints, which the watcher takes before it goes on here.
+        """
+        now = self._clock()
+        if not self._first_scan.may_skip or now - self._events_missed_at > LATE_EVENTS_SECONDS:
+            return False
+        if self._events_taken:
+            self._events_taken, self._events_missed_at = False, math.inf
+            return False
+        self._events_taken = self._folder.events_taken
+        self._events_missed_at = min(self._events_missed_at, now)
+        self._look_at = NOW if self._events_taken else now + EVENTS_PAUSE_SECONDS
+        return True
+
     def next_due(self) -> float:
         """Tell when the next slice has something to do."""
-        return min([NOW if self.under_way else self._full_due(), *self.new_folders.values()])
+        return min([self._look_at if self.under_way else self._full_due(), *self.new_folders.values()])
 
     def drop(self) -> None:
         """Give up what is under way."""
@@ -99,6 +124,7 @@ class Scans:
             if scan is not None:
                 scan.close()
         self.full = self.of_folder = None
+        self._events_taken, self._events_missed_at, self._look_at = False, math.inf, NOW
         self._unasked = []
         self.new_folders.clear()
 

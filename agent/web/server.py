@@ -104,10 +104,7 @@ def run_web(config: Config, environ: Mapping[str, str] = os.environ) -> ExitCode
     server = uvicorn.Server(_settings(config, make_app(config, password)))
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what clients do wrong is no news
     log.info("the page is at %s://%s/", "https" if config.web.tls else "http", config.web.listen)
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # uvicorn raises once more what ended it
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises once more what ended it
         signal.signal(number, lambda *_: None)
     try:
         server.run()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from agent.web.site import Site
+    from agent.web.texts import Words
 
 HOUR_MS = 3_600_000
 RANGES = (1, 8, 24, 24 * 7, 24 * 30, 24 * 90)  # hours
@@ -94,6 +95,7 @@ async def show(request: Request) -> Response:
         what_if=await _what_if(site, asked, threshold),
         drift=(drift := await _drift(site, asked.camera)),
         looks=[_drawn(cause, drift["now_ms"]) for cause in drift["causes"]],
+        finding=finding,
     )
 
 
@@ -111,6 +113,15 @@ def _drawn(cause: dict[str, Any], now_ms: int) -> dict[str, Any]:
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     advice = ALARMS[f"camera_drift_{cause['cause']}"].advice
     return {**cause, "drawn": charts.look(cause, today), "advice": advice}
+
+
+def finding(words: Words, moved: dict[str, str], began: str) -> str:
+    """Say what has moved in the language of the page; "" where that is the service's own English."""
+    said = words.known(f"finding.{moved.get('kind', '')}", "")
+    if not said:
+        return ""
+    more = {key: words.known(f"finding.{moved[key]}", "") for key in ("channel", "way", "reference")}
+    return said.format(**moved | more) + words("finding.since", day=began)
 
 
 async def what_if(request: Request) -> Response:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config.sparkplug import sparkplug_client_id, sparkplug_group, sparkplug_node
+from agent.sparkplug.topics import Topics, client_id_of, topics_of
 from tests.config.reading import CAMERA, load, the_problem_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path, text: str, where: str) -> N
 def test_names_come_from_the_box_where_they_are_not_given(tmp_path: Path) -> None:
     """Group and node have defaults; with both ways the second connection has a client id of its own."""
     config = load(tmp_path, CAMERA + "agent: {name: box7, site: plant1}\nmqtt: {payload: sparkplug}")
-    assert (sparkplug_group(config), sparkplug_node(config), sparkplug_client_id(config)) == ("plant1", "box7", "box7")
+    assert (topics_of(config), client_id_of(config)) == (Topics("plant1", "box7"), "box7")
     text = "mqtt: {payload: both, client_id: c, sparkplug: {group: g, node: n}}"
     config = load(tmp_path, CAMERA + text)
-    assert (sparkplug_group(config), sparkplug_node(config), sparkplug_client_id(config)) == ("g", "n", "c-sparkplug")
+    assert (topics_of(config), client_id_of(config)) == (Topics("g", "n"), "c-sparkplug")

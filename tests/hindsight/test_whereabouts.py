@@ -81,3 +81,15 @@ def test_what_nobody_can_find_is_said(camera: Camera) -> None:
     assert missing(camera, said()) == "gone"
     assert missing(camera, said(digest="")) == "never_read"
     assert missing(None, said()) == "camera_gone"
+
+
+def test_a_file_is_found_in_the_folder_that_the_camera_had_before(tmp_path: Path, camera: Camera) -> None:
+    """Nothing has moved it from there; the present folder has another one of its name."""
+    before = tmp_path / "before"
+    (before / "day").mkdir(parents=True)
+    (before / "day/a.tif").write_bytes(DATA)
+    (tmp_path / "camera/day/a.tif").write_bytes(b"II*\0 something else!!")
+    found = find_file(camera, said(folder=str(before)))
+    assert isinstance(found, Found)
+    assert (found.data, found.folder) == (DATA, str(before))
+    assert missing(camera, said(folder=str(tmp_path / "away"))) == "replaced"

@@ -12,6 +12,7 @@ from agent.errors import ExitCode, Fatal
 from agent.ledger import open_ledger
 from agent.ledger.database import take_over_newer
 from agent.ledger.schema import MIGRATIONS
+from agent.records import FileIdentity, SettledFile
 from tests.ledger.test_replays import acknowledge, judge
 
 if TYPE_CHECKING:
@@ -51,6 +52,27 @@ def test_an_older_version_goes_on_with_what_a_newer_one_wrote(tmp_path: Path) ->
     assert ledger.outbox.next_outbox_messages(0, 100)[-1].payload.startswith(
         b'{"msg_id":"%b-1"' % ledger.database.stream.encode()
     )
+    ledger.database.close()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_waiting_strips_lie_is_known_afterwards_or_known_to_be_unknown(tmp_path: Path, lost: bool) -> None:
+    """What is left of a damaged ledger without the folders' names must not take the next folder for theirs."""
+    path = tmp_path / "ledger.db"
+    ledger = open_ledger(path)
+    ledger.strips.begin([SettledFile("top", "1.tif", FileIdentity(10, 1, 1))], "/before")
+    ledger.database.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(NEWER)
+        if lost:
+            db.execute("DELETE FROM folders")
+            db.commit()
+    assert take_over_newer(path) is not None
+    ledger = open_ledger(path)
+    ledger.strips.begin([SettledFile("top", "2.tif", FileIdentity(10, 2, 1))], "/now")
+    first = ledger.strips.next_waiting("top", 0, ())
+    assert first is not None
+    assert (first.path, first.folder) == ("1.tif", "" if lost else "/before")
     ledger.database.close()
 
 

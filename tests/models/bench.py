@@ -109,9 +109,13 @@ class Bench:
 
     def events(self) -> list[str]:
         """Give what was told of files, in order."""
+        return [f"{event['event']} {event['file']}" for event in self.told()]
+
+    def told(self) -> list[dict[str, Any]]:
+        """Give the events in full."""
         with self.ledger.database.reading() as db:
             rows = db.execute("SELECT payload FROM outbox ORDER BY id").fetchall()
-        return [f"{event['event']} {event['file']}" for event in (json.loads(row[0]) for row in rows)]
+        return [json.loads(row[0]) for row in rows]
 
 
 def loaded(**changes: Any) -> Loaded:

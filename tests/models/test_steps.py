@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.cli import show
 from agent.errors import Reason, Reject
+from tests.helpers.models import difference_model
 from tests.models.bench import Bench, box_fault, fault, judged, loaded
 
 if TYPE_CHECKING:
@@ -61,6 +63,26 @@ def test_a_doubtful_fault_is_the_models_when_it_comes_back_three_times(
     assert bench.states[-1].last_refused_reason == becomes
     assert bench.active == "one"
     assert all(worker.closed for worker in bench.workers[1:])
+
+
+def test_a_refused_model_is_told_with_its_id_and_version_where_the_file_states_them(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """In the ledger, in the event and in what `models list` shows; else by the file's name and its digest."""
+    difference_model(tmp_path / "bad.onnx", model_id="line-3", version=12)
+    refusal = Reject(Reason.GOLDEN_MISMATCH, "by 0.4")
+    bench.push("2.onnx", (tmp_path / "bad.onnx").read_bytes(), refusal)
+    bench.step()
+    bench.push("3.onnx", b"states nothing", refusal)
+    bench.step()
+    rows = {row["file"]: row for row in bench.ledger.models.list_models()}
+    assert (rows["2.onnx"]["model_id"], rows["2.onnx"]["version"]) == ("line-3", 12)
+    told = [event for event in bench.told() if event["event"] == "rejected"]
+    assert [(event["model_id"], event["version"]) for event in told] == [("line-3", 12), ("", 0)]
+    listed = show.models({"slots": {}, "models": bench.ledger.models.list_models(), "postponed": {}})
+    assert "line-3 version 12  2.onnx" in listed
+    assert f"{rows['3.onnx']['sha256'][:12]}  default  rejected   3.onnx  golden_mismatch" in listed
+    assert "version 0" not in listed
 
 
 def test_a_file_that_waits_for_the_box_lets_the_others_pass(bench: Bench) -> None:

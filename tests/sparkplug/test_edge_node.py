@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.cli.doctor.broker import try_broker
+from agent.clock import now_ms
 from agent.ledger import Ledger, open_ledger
 from agent.ledger.outbox import queue_event
 from agent.messages import Health, ModelState, StripResult
 from agent.sparkplug import metrics
 from agent.sparkplug.delivery import BATCH
+from agent.sparkplug.host import PrimaryHost
 from agent.sparkplug.known import CameraFacts
 from agent.sparkplug.payload import Datatype
 from agent.ways import make_ways, together
@@ -170,6 +172,35 @@ def test_it_waits_for_its_primary_host_and_dies_with_it(
     assert [h.values["bdSeq"] for h in host.heard("NBIRTH")] == [0, 1]
     assert [packets[0].kind for packets in packets.connections] == [CONNECT, CONNECT]
     assert broker.port
+
+
+def test_a_host_whose_clock_was_ahead_is_believed_as_soon_as_it_is_right(
+    broker: Broker, host: SparkplugHost, ledger: Ledger
+) -> None:
+    """What it says by the right time counts at once, offline as well as online; what is older than that does not."""
+    bench = Bench(ledger, make_config(broker.port, sparkplug={"primary_host": "host1"}))
+    ahead_ms = 2 * 3_600_000
+    host.say(online=True, timestamp_ms=now_ms() + ahead_ms)
+    born(bench, host)
+    host.say(online=False, timestamp_ms=now_ms())
+    bench.step_until(lambda: host.heard("NDEATH"), "the node dies")
+    host.say(online=True, timestamp_ms=now_ms() + 1)
+    born(bench, host, 2)
+    deaths = len(host.heard("NDEATH"))
+    host.say(online=False, timestamp_ms=now_ms() - ahead_ms)  # the will of a session long ago
+    for _ in range(20):
+        bench.node.step(0.02)
+    assert len(host.heard("NDEATH")) == deaths
+    bench.node.close("test")
+
+
+def test_while_this_boxs_own_clock_is_behind_the_later_word_of_the_host_counts() -> None:
+    """All that it says seems to be ahead then, and that says nothing about its clock."""
+    known = PrimaryHost("host1", lambda: 0)
+    assert known.heard(b'{"online": true, "timestamp": 1700000000000}')
+    assert not known.heard(b'{"online": false, "timestamp": 1699999999999}')
+    assert known.online
+    assert known.heard(b'{"online": false, "timestamp": 1700000000000}')
 
 
 def test_what_a_host_may_not_have_heard_comes_again_after_a_kill_too(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.records import FileIdentity
-from agent.watching import scans
+from agent.watching import events, scans
 from tests.helpers.broker import wait_for
 from tests.watching.line import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from watchdog.observers.inotify_c import InotifyEvent
 
     from tests.watching.line import Start
 
@@ -72,6 +75,42 @@ def test_a_file_written_during_the_first_scan_is_live(
     line.ready()
     assert [file.path for file in line.handed_out if not file.backlog] == ["live.tif"]
     assert [file.path for file in line.handed_out if not file.skip] == ["live.tif"]
+
+
+@pytest.mark.parametrize("rule", ["none", 1])
+def test_a_file_written_during_the_first_scan_is_live_however_late_its_event_is(
+    root: Path, start: Start, monkeypatch: pytest.MonkeyPatch, rule: str | int
+) -> None:
+    """Watchdog's thread may stand still for longer than a file takes to settle; it takes no old file's place either."""
+    _age(root, 200)
+    lets_go, now = threading.Event(), [1000.0]
+    on_event = events.FolderEvents.on_event
+
+    def late(self: events.FolderEvents, event: InotifyEvent) -> None:
+        assert lets_go.wait(DEADLINE_SECONDS)
+        on_event(self, event)
+
+    monkeypatch.setattr(events.FolderEvents, "on_event", late)
+    monkeypatch.setattr(scans, "SLICE_ENTRIES", 5)
+    monkeypatch.setattr(scans, "SLICE_SECONDS", 0.0)
+    line = start(root, first_scan_ever=True, backlog=rule, clock=lambda: now[0])
+    line.turn()
+    assert line.watcher._scans.full is not None
+    (root / "live.tif").write_bytes(b"1")
+
+    def all_is_out() -> bool:
+        now[0] += 0.1
+        return line.watcher.first_scan_done and "live.tif" in line.paths
+
+    for _ in range(150):  # it could have been handed out
+        if all_is_out():
+            break
+        line.turn()
+    lets_go.set()
+    line.until(all_is_out)
+    assert [file.path for file in line.handed_out if not file.backlog] == ["live.tif"]
+    scored = [file.path for file in line.handed_out if not file.skip]
+    assert sorted(scored) == (["live.tif"] if rule == "none" else ["0.tif", "live.tif"])
 
 
 def test_a_rule_with_a_number_skips_nothing_while_fewer_files_exist(

@@ -104,6 +104,7 @@ class ServedBox:
         score: float | None = 0.1,
         *,
         camera: str = "top",
+        threshold: float = THRESHOLD,
         reason: str = "damaged_tiff",
         content: bytes | None = None,
         heatmaps: HeatmapFiles | None = None,
@@ -123,8 +124,8 @@ class ServedBox:
         if score is not None:
             judgement = Judgement(
                 score=score,
-                threshold=0.5,
-                anomalous=score >= THRESHOLD,
+                threshold=threshold,
+                anomalous=score >= threshold,
                 anomaly_area_px=4,
                 defect_count=1,
                 peak_row=2,
@@ -145,7 +146,7 @@ class ServedBox:
 
         def payload(seq: int, ts_ms: int) -> bytes:
             message = strip_message(
-                self.config, config_camera, strip, Threshold(0.5, "default"), judgement, said, None,
+                self.config, config_camera, strip, Threshold(threshold, "default"), judgement, said, None,
                 stream=self.ledger.database.stream, seq=seq, ts_ms=ts_ms,
                 model_sha256=MODEL_SHA256 if judgement else "",
             )  # fmt: skip

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.contract.measures import NAMES
 from agent.control import on_drift
 from agent.control.commands import handle
 from agent.control.for_pages import WEB_USER
-from agent.drift.judging import OWN_STRIPS
+from agent.drift import wording
+from agent.drift.judging import OWN_STRIPS, Finding, Moved
 from agent.drift.watch import DriftWatch
-from agent.web import charts
+from agent.web import charts, trend
+from agent.web.texts import Words
 from tests.drift.test_watch import DARK, DAY_MS, USUAL, Line, stamped
 from tests.web import served
 from tests.web.served import ServedBox
@@ -150,3 +153,33 @@ def test_a_chart_without_days_or_without_room_is_drawn() -> None:
     assert charts.look(measure(), date(2026, 11, 8)).line == ""
     flat = measure(limit_low=0.0, limit_high=0.0, reference=0.0, days=[{"day": "2026-11-08", "middle": 0.0}])
     assert charts.look(flat, date(2026, 11, 8)).reference == charts.HEIGHT / 2
+
+
+def test_what_has_changed_is_said_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the numbers of the English sentence, of which nothing is left."""
+    with WatchedBox(tmp_path, monkeypatch, web={"language": "zh-TW"}) as box:
+        box.line.activate("1" * 64, stamped())
+        box.line.judge(30, USUAL)
+        box.line.now_ms += DAY_MS
+        box.line.judge(40, DARK)
+        page = box.page()
+        (english,) = box.line.watch.facts()["top"]["changed"].values()
+    assert "grey level" not in page
+    found, was = re.findall(r"level (\d+), not the (\d+)", english)[0]
+    words = Words("zh-TW")
+    level = words("finding.level", channel="目標", found=found, was=was, reference="校正影像")
+    assert level + words("finding.since", day="2026-11-23") in page
+
+
+@pytest.mark.parametrize("measure", [*NAMES, "hot"])
+def test_every_sentence_is_there_in_chinese(measure: str) -> None:
+    """Of each measure that may show a change, with the numbers of its English."""
+    moved = Moved(measure, 0.25, 0.5, 0.1, 50)
+    parts = wording.parts(moved, of_calibration=False)
+    said = trend.finding(Words("zh-TW"), parts, "2026-11-23")
+    english = wording.sentence(Finding("light", moved, moved, ()), "2026-11-23", of_calibration=False)
+    for sentence in (said, english):
+        assert "{" not in sentence
+        assert parts["found"] in sentence
+        assert parts["was"] in sentence
+    assert said.endswith(Words("zh-TW")("finding.since", day="2026-11-23"))

@@ -42,9 +42,9 @@ def with_shadow(folder: Path, reason: str = "", **sections: Any) -> ServedBox:
     return box
 
 
-def compare(box: ServedBox, name: str, score: float, shadow_score: float) -> str:
-    """Have a strip judged by both; return its id."""
-    strip_id = box.judge(name, score)
+def compare(box: ServedBox, name: str, score: float, shadow_score: float, threshold: float = 0.5) -> str:
+    """Have a strip judged by both, by the active model with this threshold; return its id."""
+    strip_id = box.judge(name, score, threshold=threshold)
     seq = box.ledger.shadow.newest_seq()
     strip = Strip(seq, strip_id, "top", name, FileIdentity(10, 1, 1), 1, 1, 1)
     published = Published(strip, seq, MODEL_SHA256, "anomalous" if score >= 0.5 else "ok", score, is_there=True)
@@ -75,7 +75,7 @@ def test_a_shadow_is_told_with_its_figures_and_the_worst_pairs(tmp_path: Path) -
     """Which model, since when, how many, how they agree, the time, and both verdicts of each pair with its strip."""
     with with_shadow(tmp_path) as box, box.browser() as browser:
         compare(box, "same.tif", 0.1, 0.2)
-        worst = compare(box, f"{HOSTILE[:-1]}.tif", 0.25, 0.875)
+        worst = compare(box, f"{HOSTILE[:-1]}.tif", 0.25, 0.875, threshold=0.4)
         page = browser.get("/models").text
     assert "<img src=x" not in page
     assert "50.00%" in page
@@ -84,6 +84,7 @@ def test_a_shadow_is_told_with_its_figures_and_the_worst_pairs(tmp_path: Path) -
     assert "2023-11-1" in page, "since when"
     pair = page[page.index(f"/strips/{worst}?revision=1") :]
     assert pair.index("0.250") < pair.index("0.875") < pair.index("same.tif"), "other verdicts first"
+    assert pair.index("threshold 0.400") < pair.index("0.875") < pair.index("threshold 0.500") < pair.index("</a>")
     assert "/models/change" not in page, "nothing may be done here"
 
 

@@ -17,7 +17,7 @@ FIELD = re.compile(r"\{[a-z_]*\}")
 def test_every_text_is_there_in_every_language() -> None:
     """Nobody sees a key, or half a page in another language; what is filled in is the same."""
     for key, texts in catalogue().items():
-        in_their_table = key.startswith(("alarm.", "advice."))  # their English is in agent/messages/alarms.py
+        in_their_table = key.startswith(("alarm.", "advice.", "finding."))  # their English is in agent/
         wanted = {"zh-TW"} if in_their_table else set(LANGUAGES)
         assert set(texts) == wanted, key
         assert all(text.strip() for text in texts.values()), key
