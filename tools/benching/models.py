@@ -49,7 +49,7 @@ def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int,
             f"Models: {variants.name}, {threads} threads",
             without_hidden,
             [
-                "file", "10^9 multiplications", "ms a strip", "at the limit", "of the limit", "ratio",
+                "file", "10^9 multiplications", "ms a strip", "at the limit, ms", "of the limit", "ratio",
                 "ratio of processor time", "MiB", "ratio", "MB",
             ],
             models_rows(told[first], work),

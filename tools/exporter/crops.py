@@ -56,8 +56,14 @@ class Crops:
         graph = self.graph
         return graph.slice(tensor, self._of_this_patch(starts), self._of_this_patch(stops), graph.ints(2, 3))
 
-    def upsample(self, tensor: str, regions: Sequence[Region], below: Sequence[Region], whole: Region) -> str:
-        """Upsample by 2 with aligned corners from `below` to `regions`, parts of a stage that is `whole`."""
+    def upsample(
+        self, tensor: str, size: tuple[str, int], regions: Sequence[Region], below: Sequence[Region], whole: Region
+    ) -> str:
+        """Upsample by 2 with aligned corners from `below` to `regions`, parts of a stage that is `whole`.
+
+        `size` is a tensor of as many images, and how many channels there are: to ask `tensor` itself for its shape
+        would make onnxruntime keep a copy of it in float and in torch's order.
+        """
         graph = self.graph
         half = tuple(Span(0, span.stop // 2) for span in whole)
         if all(region == whole for region in regions) and all(region == half for region in below):
@@ -67,8 +73,9 @@ class Crops:
         for pair in self._pairs(regions, below):
             ends = [resize_roi(span, base, full.stop) for span, base, full in zip(*pair, whole, strict=True)]
             roi.append([0, 0, *(start for start, _ in ends), 1, 1, *(stop for _, stop in ends)])
-        batch_and_channels = graph.slice(graph.add("Shape", [tensor]), graph.ints(0), graph.ints(2), graph.ints(0))
-        target = graph.add("Concat", [batch_and_channels, self._of_this_patch(sizes)], axis=0)
+        like, channels = size
+        batch = graph.slice(graph.add("Shape", [like]), graph.ints(0), graph.ints(1), graph.ints(0))
+        target = graph.add("Concat", [batch, graph.ints(channels), self._of_this_patch(sizes)], axis=0)
         no_scales = graph.constant(np.zeros(0, np.float32))
         return graph.add(
             "Resize",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tools.exporter.crops import Crops
     from tools.exporter.graph import Array, Graph
 
-BLOCK = 16  # output channels that onnxruntime computes together
+END = 2**31  # of an axis, wherever that is
 NORM_EPSILON = 1e-5  # torch's default, which checkpoints do not store
 
 
@@ -78,7 +78,8 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops
     below = crops.whole(len(STAGES))
     for number, (stage, skip, region) in enumerate(zip(STAGES, reversed(levels[:-1]), plan, strict=True), 1):
         whole = crops.whole(len(STAGES) - number)
-        features = crops.upsample(features, region, below, whole[0])
+        channels = network.weights[f"decoder.up{stage}.1"][0].shape[1]
+        features = crops.upsample(features, (patches, channels), region, below, whole[0])
         features = _conv_relu(graph, network, f"decoder.up{stage}.1", features)
         features = graph.add("Concat", [features, crops.cut(skip, region, whole)], axis=1)
         for layer in (0, 3):
@@ -122,19 +123,23 @@ def _last(graph: Graph, network: KnownNetwork, features: str, *, integer: bool) 
     Fast kernels come in blocks of 16 output channels, of which a direct convolution would use one.
     """
     weight, bias = network.weights["decoder.fin_out"]
-    taps = weight.shape[2] * weight.shape[3]
-    by_tap = np.zeros((BLOCK, weight.shape[1]), np.float32)
-    by_tap[:taps] = weight[0].reshape(weight.shape[1], taps).T
+    rows, columns = weight.shape[2:]
+    by_tap = weight[0].reshape(weight.shape[1], rows * columns).T
     if integer:
         pixels = graph.add("Transpose", [features], perm=[0, 2, 3, 1])
         taps_of_pixels = graph.add("MatMul", [pixels, graph.weight(by_tap.T)], outputs=["decoder.fin_out/taps"])
         spread = graph.add("Transpose", [taps_of_pixels], perm=[0, 3, 1, 2])
     else:
-        spread = graph.add("Conv", [features, graph.weight(by_tap[:, :, None, None])], kernel_shape=[1, 1])
-    one_hot = np.zeros((1, BLOCK, *weight.shape[2:]), np.float32)
-    one_hot[0, :taps] = np.eye(taps, dtype=np.float32).reshape(taps, *weight.shape[2:])
-    inputs = [spread, graph.constant(one_hot), graph.constant(bias)]
-    return graph.add("Conv", inputs, outputs=["decoder.fin_out"], kernel_shape=[3, 3], pads=[1] * 4)
+        inputs = [features, graph.weight(by_tap[:, :, None, None])]
+        spread = graph.add("Conv", inputs, outputs=["decoder.fin_out/taps"], kernel_shape=[1, 1])
+    around = graph.add("Pad", [spread, graph.ints(0, 0, rows // 2, columns // 2, 0, 0, rows // 2, columns // 2)])
+    shifted = []
+    for tap in range(rows * columns):
+        down, right = divmod(tap, columns)
+        starts = graph.ints(tap, down, right)
+        stops = graph.ints(tap + 1, *(shift - side + 1 or END for shift, side in ((down, rows), (right, columns))))
+        shifted.append(graph.slice(around, starts, stops, graph.ints(1, 2, 3)))
+    return graph.add("Sum", [*shifted, graph.constant(bias[:, None, None])], outputs=["decoder.fin_out"])
 
 
 def _pool(graph: Graph, features: str, side: int, stride: int, pad: int) -> str:

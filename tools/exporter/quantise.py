@@ -181,6 +181,8 @@ class _Writer:
 
     def other(self, node: onnx.NodeProto) -> None:
         inputs = [self.dequantised.get(name, name) for name in node.input]
+        if node.op_type == "Shape":
+            inputs = list(node.input)  # it reads no values
         if node.op_type == "Concat" and self._known(node.output[0]):
             inputs = [self._quantised(name) for name in node.input]
         self._append(node, inputs)
