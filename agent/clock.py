@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 
 DAY_MS = 86_400_000
@@ -52,3 +53,22 @@ def look_at_clock(before: AgeClock | None, wall_ms: int, elapsed_ms: int | None)
     if agreed_ms >= JUMP_MS:
         return AgeClock(wall_ms, wall_ms)
     return AgeClock(age_ms, wall_ms, agreed_ms, in_doubt=True)
+
+
+class Lately:
+    """The earliest that the wall clock has shown in the last `seconds`: it may have been set meanwhile."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._shown: deque[tuple[float, int]] = deque()  # (monotonic seconds, Unix milliseconds), once a second
+
+    def note(self, now: float, wall_ms: int) -> None:
+        """Take in what it shows `now`, monotonic seconds."""
+        if not self._shown or now - self._shown[-1][0] >= 1.0:
+            self._shown.append((now, wall_ms))
+        while len(self._shown) > 1 and self._shown[1][0] <= now - self._seconds:
+            self._shown.popleft()
+
+    def since_ms(self, wall_ms: int) -> int:
+        """Return what no time that was written down in those seconds is before; it shows `wall_ms` now."""
+        return min([wall_ms - int(self._seconds * 1000), *(shown for _, shown in self._shown)])

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from agent import __version__, mqtt
-from agent.clock import now_ms
+from agent.clock import Lately, now_ms
 from agent.errors import Retry
 from agent.publisher.echo import Echo
 from agent.publisher.link import Link
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REBIRTH_SECONDS = 1.0  # who asks again within it is answered by the births that were just sent for that
-HOST_SILENT_MS = 120_000  # a host that dies is called offline only after one and a half of its keepalives
+HOST_SILENT_SECONDS = 120.0  # a host that dies is called offline only after one and a half of its keepalives
 _FACTS_SECONDS = 5.0
 _ANSWERS = 64
 _STALL_KEEPALIVES = 1.5
@@ -96,6 +96,7 @@ class EdgeNode:
         self._rebirth_asked = False
         self._rebirth_at = float("-inf")
         self._host_was_online = False
+        self._lately = Lately(HOST_SILENT_SECONDS)
         self._waits_since: float | None = None  # for the primary host
         self._since_ms = wall_ms()
         self._acknowledged = 0
@@ -133,6 +134,7 @@ class EdgeNode:
         self._bell.wait(self._wait_seconds(timeout_seconds))
         self._bell.clear()
         now = self._clock()
+        self._lately.note(now, self._wall_ms())
         slept = now - self.last_step_monotonic > self._stall_seconds / 2
         self.last_step_monotonic = now
         if self._known.look():
@@ -225,7 +227,7 @@ class EdgeNode:
             if was_online and not self._host.online:
                 self._host_is_gone(now)
             elif not self._host.online and not self._host_was_online:  # perhaps it died before this start
-                self._delivery.unheard_since(self._wall_ms() - HOST_SILENT_MS)
+                self._delivery.unheard_since(self._lately.since_ms(self._wall_ms()))
             self._host_was_online |= self._host.online
             return
         device = self._topics.command(message.topic)
@@ -240,7 +242,7 @@ class EdgeNode:
             self._publish_death(connection)
         self._link.leave("the primary host is offline", _OFFLINE_SECONDS, now)
         self._end()
-        self._delivery.unheard_since(self._wall_ms() - HOST_SILENT_MS)
+        self._delivery.unheard_since(self._lately.since_ms(self._wall_ms()))
 
     def _publish_death(self, connection: mqtt.Connection) -> None:
         payload = death(self._bd_seq.value, self._wall_ms())

@@ -43,6 +43,7 @@ class Bench:
         file: Path | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] = now_ms,
         stall_seconds: float = PATIENT_SECONDS,
     ) -> None:
         """`file` remembers bdSeq, `clock` is monotonic seconds; what is not confirmed so long ends the connection."""
@@ -50,6 +51,7 @@ class Bench:
         self.config = config
         self._file = file
         self._clock = clock
+        self._wall_ms = wall_ms
         self._stall_seconds = stall_seconds
         self.outbox = ledger.outbox.seen_by("sparkplug", NAMES[config.mqtt.payload])
         self._strips = 0
@@ -61,6 +63,7 @@ class Bench:
             self.outbox,
             facts=partial(camera_facts, self.config, self.ledger),
             clock=self._clock,
+            wall_ms=self._wall_ms,
             jitter=lambda: 0.0,
             stall_seconds=self._stall_seconds,
             file=self._file,

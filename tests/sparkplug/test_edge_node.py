@@ -223,6 +223,25 @@ def test_what_a_host_may_not_have_heard_comes_again_after_a_kill_too(
     assert host.strips() == [(1, False), (2, False), (1, True), (2, True)]
 
 
+def test_what_a_host_may_not_have_heard_comes_again_although_the_clock_was_set(
+    broker: Broker, host: SparkplugHost, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last two minutes are two minutes, also where this box's clock was set an hour ahead in between."""
+    ahead_ms = [0]
+    monkeypatch.setattr("agent.ledger.outbox.now_ms", lambda: now_ms() + ahead_ms[0])
+    config = make_config(broker.port, sparkplug={"primary_host": "host1"})
+    bench = Bench(ledger, config, wall_ms=lambda: now_ms() + ahead_ms[0])
+    host.say(online=True, timestamp_ms=1000)
+    born(bench, host)
+    bench.commit(2)
+    bench.drain()
+    host.wait_for_strips(2)
+    ahead_ms[0] = 3_600_000
+    host.say(online=False, timestamp_ms=2000)
+    bench.step_until(lambda: ledger.replays.waiting() == 2, "the ledger has them again")
+    bench.node.close("test")
+
+
 def test_it_says_so_while_its_primary_host_is_away(broker: Broker, ledger: Ledger) -> None:
     """Half a minute without it is an alarm; nothing goes out, nothing is lost."""
     now = [0.0]
