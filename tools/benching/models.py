@@ -67,8 +67,8 @@ def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int,
                 f"{variants.weights} One machine: what a kind has not got was hidden from the process that measured "
                 "(CPUID), so onnxruntime took the kernels of that kind, which was looked at in the process; clock, "
                 f"caches and memory are this machine's. Medians of {rounds} rounds on the first and of {fewer} on the "
-                "others, and from the lowest to the highest. INT8 gains by how much the limit of int8 is above that of "
-                f"float32. {LIMIT}",
+                "others, and from the lowest to the highest. INT8 can gain at most what the limit of int8 is above "
+                f"that of float32. {LIMIT}",
             )
         )
     return parts
