@@ -28,10 +28,13 @@ _COUNT_IN = """
     VALUES (?1, ?2, ?3, ?4, 1, ?5, 0.0, json_object(?6, 1))
     ON CONFLICT DO UPDATE SET n = n + 1, mean = mean + (?5 - mean) / (n + 1),
     m2 = m2 + (?5 - mean) * (?5 - (mean + (?5 - mean) / (n + 1))),
-    steps = json_set(steps, '$."' || ?6 || '"', 1 + coalesce(json_extract(steps, '$."' || ?6 || '"'), 0))
+    steps = CASE WHEN json_valid(steps)
+    THEN json_set(steps, '$."' || ?6 || '"', 1 + coalesce(json_extract(steps, '$."' || ?6 || '"'), 0))
+    ELSE json_object(?6, 1) END
 """
 """SQL: add a value (?5, which falls into step ?6) to a day's sketch. Here and not in Python, which would read and write
-all histograms of the day again with each strip. Source of the sums: Welford, 1962."""
+all histograms of the day again with each strip. One that cannot be read begins anew: it is no reason to keep a result
+back. Source of the sums: Welford, 1962."""
 
 
 class Drift:
@@ -56,14 +59,20 @@ class Drift:
         return found
 
     def days(self, camera: str, model_sha256: str, measure: str, since_day: str = "") -> dict[str, Sketch]:
-        """Return a measure's sketches by UTC date, the earliest first; from a date on."""
+        """Return a measure's sketches by UTC date, the earliest first; from a date on. What cannot be read is left out."""
         with self._database.reading() as db:
             rows = db.execute(
                 "SELECT day, n, mean, m2, steps FROM sketches WHERE camera = ? AND model_sha256 = ? AND measure = ? "
                 "AND day >= ? ORDER BY day",
                 (camera, model_sha256, measure, since_day),
             ).fetchall()
-        return {day: Sketch(n, mean, m2, parse_steps(steps)) for day, n, mean, m2, steps in rows}
+        found = {}
+        for day, n, mean, m2, steps in rows:
+            try:
+                found[day] = Sketch(n, mean, m2, parse_steps(steps))
+            except ValueError:
+                continue
+        return found
 
     def own_reference(self, camera: str, model_sha256: str) -> Reference | None:
         """Return the reference that was made of a camera's first strips, if there is one that can be read."""

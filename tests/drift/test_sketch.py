@@ -68,3 +68,18 @@ def test_what_is_no_histogram_is_a_value_error(text: str) -> None:
     """Whatever a ledger holds."""
     with pytest.raises(ValueError, match="no histogram"):
         parse_steps(text)
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{", '{"a": 1}', ""])
+def test_a_histogram_that_cannot_be_read_keeps_no_result_back(tmp_path: Path, damaged: str) -> None:
+    """The strip is committed; the day is left out until its histogram can be read again."""
+    _sketch(tmp_path, "score", [0.2])
+    ledger = open_ledger(tmp_path / "ledger.db")
+    with ledger.database.transaction() as db:
+        db.execute("UPDATE sketches SET steps = ?", (damaged,))
+    assert not ledger.drift.days("top", MODEL, "score")
+    with ledger.database.transaction() as db:
+        note_look(db, "top", 2, "s", MODEL, make_measures(score=0.2), 0)
+    found = ledger.drift.days("top", MODEL, "score")
+    ledger.database.close()
+    assert [sum(day.steps.values()) for day in found.values()] == ([1] if damaged in ("{", "") else [])
