@@ -59,7 +59,7 @@ class Drift:
         return found
 
     def days(self, camera: str, model_sha256: str, measure: str, since_day: str = "") -> dict[str, Sketch]:
-        """Return a measure's sketches by UTC date, the earliest first; from a date on. What cannot be read is left out."""
+        """Return what can be read of a measure's sketches by UTC date, the earliest first; from a date on."""
         with self._database.reading() as db:
             rows = db.execute(
                 "SELECT day, n, mean, m2, steps FROM sketches WHERE camera = ? AND model_sha256 = ? AND measure = ? "
