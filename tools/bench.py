@@ -174,7 +174,7 @@ def reloading(switches: int | None, folder: Path | None, *, quick: bool) -> list
 @main.command()
 @_strips
 @_model
-@click.option("--rounds", type=int, help="Default: 10, with --quick 2.")
+@click.option("--rounds", type=int, help="Default: 7, with --quick 2.")
 @click.option("--each", type=int, help="Strips in a round; default: 60, with --quick 20.")
 @_folder
 @_quick
@@ -189,7 +189,7 @@ def shadow(
     return _show(
         [
             shadow_part(
-                folder, contents, model, rounds=rounds or (2 if quick else 10), each=each or (20 if quick else 60)
+                folder, contents, model, rounds=rounds or (2 if quick else 7), each=each or (20 if quick else 60)
             )
         ]
     )

@@ -27,7 +27,8 @@ SIDE_BY_SIDE_ROUNDS = 3  # on the further kinds: the plain export takes some sec
 LIMIT = (
     "The limit is what the fastest products of two matrices on this processor need for the multiplications of that "
     "file's convolutions, those in float and those in int8 each at their own; the exact files crop what the stitch "
-    "throws away, and so have less of them."
+    "throws away, and so have less of them. More than 100% says that other machines on the same host slowed this one "
+    "down while the limit was measured."
 )
 
 

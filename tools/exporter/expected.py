@@ -57,7 +57,7 @@ def tell_expected(content: bytes, size: tuple[int, int], target: str | None = No
         return f"cannot be told: {error}"
     kinds = [KINDS[target]] if target else KINDS.values()
     times = ", ".join(f"{core_seconds(work, kind):.2g} s {kind.words}" for kind in kinds)
-    return f"a strip takes about {times}, on one core like those of docs/benchmarks.md; on two cores half of that"
+    return f"a strip takes about {times}, on one core like those of docs/exporter.md; on two cores half of that"
 
 
 def choose_precision(target: str | None) -> tuple[str, str]:
