@@ -187,11 +187,7 @@ def shadow(
 
     contents = {path.name: path.read_bytes() for path in strips} or journey.drawn_strips(4)
     return _show(
-        [
-            shadow_part(
-                folder, contents, model, rounds=rounds or (2 if quick else 7), each=each or (20 if quick else 60)
-            )
-        ]
+        [shadow_part(folder, contents, model, rounds=rounds or (2 if quick else 7), each=each or (20 if quick else 60))]
     )
 
 
