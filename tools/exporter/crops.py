@@ -25,6 +25,7 @@ class Crops:
         self.graph = graph
         self.layout = layout
         self.index = index
+        self._tables: dict[type, dict[tuple[tuple[float, ...], ...], str]] = {}
         self.kept: list[Region] = [
             (Span(row.keep_start, row.keep_stop), Span(column.keep_start, column.keep_stop))
             for row, column in layout.windows
@@ -137,7 +138,20 @@ class Crops:
         """Look up this patch's row of a table."""
         if all(row == table[0] for row in table):
             return self.graph.constant(np.array(table[0], dtype))
-        return self.graph.add("Gather", [self.graph.constant(np.array(table, dtype)), self.index], axis=0)
+        known = self._tables.setdefault(dtype, {})
+        rows = tuple(tuple(row) for row in table)
+        if rows not in known:
+            known[rows] = self.graph.name("of_this_patch")
+        return known[rows]
+
+    def look_up(self) -> None:
+        """Put in front of everything else what looks up all the tables at once: a node for each would take longer."""
+        graph, first = self.graph, len(self.graph.nodes)
+        for dtype, tables in self._tables.items():
+            every = np.concatenate([np.array(rows, dtype) for rows in tables], axis=1)
+            sizes = [len(rows[0]) for rows in tables]
+            graph.split(graph.add("Gather", [graph.constant(every), self.index], axis=0), sizes, list(tables.values()))
+        graph.nodes[:] = graph.nodes[first:] + graph.nodes[:first]
 
 
 def align_corners_upsample(graph: Graph, tensor: str) -> str:

@@ -121,6 +121,13 @@ class Graph:
             return self.add("Squeeze", [tensor, self.ints(axis)])
         return self.add("Squeeze", [tensor], axes=[axis])
 
+    def split(self, tensor: str, sizes: Sequence[int], outputs: Sequence[str]) -> None:
+        """Split a vector into parts of these sizes (an input of the node since opset 13)."""
+        if self.opset >= 13:  # noqa: PLR2004 - an opset
+            self.add("Split", [tensor, self.ints(*sizes)], outputs=outputs, axis=0)
+        else:
+            self.add("Split", [tensor], outputs=outputs, axis=0, split=list(sizes))
+
     def _reshape(self, name: str, array: Array) -> onnx.NodeProto:
         inputs = [self.shared(array.reshape(-1)), self.ints(*array.shape)]
         return helper.make_node("Reshape", inputs, [name], name=f"{self.prefix}{name}")

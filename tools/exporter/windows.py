@@ -88,6 +88,7 @@ def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.Gra
     patch = body.slice(strip, start, stop, body.ints(2, 3))
     crops = Crops(body, layout, index)
     heat = crops.pad_to_largest(emit(body, patch, crops))
+    crops.look_up()
     going_on = body.add("Identity", [go_on])
     inputs = [
         helper.make_tensor_value_info(index, TensorProto.INT64, []),
