@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 
 from agent.worker.model import make_options
@@ -58,6 +59,25 @@ def test_the_last_layer_reaches_beyond_what_is_kept_and_sees_zeros_beyond_the_pa
     source = Source(source.network, known, "n")
     model = source.draw(layout, None, window="exact", opset=OPSET, input_scale="unit").SerializeToString()
     strip = feed(made_up_strips(SIZE)[0], "unit")
+    found, expected = run_strip(open_session(model), strip), reference_heatmap(source.module, layout, strip)
+    assert expected.std() > 0.01
+    assert np.abs(found - expected).max() < 5e-5
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "grid"),
+    [((64, 194), (64, 128), (1, 9)), ((600, 32), (512, 32), None)],
+    ids=["as many columns as what they are made of", "made of one column"],
+)
+def test_a_small_part_is_upsampled_from_its_place(
+    size: tuple[int, int], patch: tuple[int, int], grid: tuple[int, int] | None
+) -> None:
+    """Also of patches that overlap by nearly all, and of long narrow ones: the heatmap is torch's."""
+    network = random_network(2, second_family=False, patch=patch)
+    known = fold({key: value.numpy() for key, value in network.state_dict().items()})
+    source, layout = Source(network, known, "n"), make_layout(size, patch, grid)
+    model = source.draw(layout, None, window="exact", opset=OPSET, input_scale="unit").SerializeToString()
+    strip = feed(made_up_strips(size)[0], "unit")
     found, expected = run_strip(open_session(model), strip), reference_heatmap(source.module, layout, strip)
     assert expected.std() > 0.01
     assert np.abs(found - expected).max() < 5e-5

@@ -70,7 +70,7 @@ class Crops:
         half = tuple(Span(0, span.stop // 2) for span in whole)
         if all(region == whole for region in regions) and all(region == half for region in below):
             return align_corners_upsample(graph, tensor)
-        sizes = [[span.stop - span.start for span in region] for region in regions]
+        sizes = [[span.length for span in region] for region in regions]
         roi = []
         for pair in self._pairs(regions, below):
             ends = [resize_roi(span, base, full.stop) for span, base, full in zip(*pair, whole, strict=True)]
@@ -108,7 +108,7 @@ class Crops:
         stop = graph.ints(shared.length - shared.rim)
         middle = graph.slice(before, self._of_this_column(start), stop, graph.ints(3))
         pairs = zip(shared.taken, shared.left_out, strict=True)
-        start = [taken.stop - (left_out.stop - left_out.start) for taken, left_out in pairs]
+        start = [taken.stop - left_out.length for taken, left_out in pairs]
         right = graph.slice(tensor, self._of_this_column(start), graph.ints(shared.length), graph.ints(3))
         whole = graph.add("Concat", [left, middle, right], axis=3)
         graph.carried.append(Carried(before, whole, height, channels))
@@ -116,12 +116,9 @@ class Crops:
 
     def pad_to_largest(self, heat: str) -> str:
         """Pad what a patch keeps at the bottom and right, so that all patches give the same shape."""
-        tallest = max(row.stop - row.start for row, _ in self.kept)
-        widest = max(column.stop - column.start for _, column in self.kept)
-        pads = [
-            [0, 0, 0, 0, 0, 0, tallest - (row.stop - row.start), widest - (column.stop - column.start)]
-            for row, column in self.kept
-        ]
+        tallest = max(row.length for row, _ in self.kept)
+        widest = max(column.length for _, column in self.kept)
+        pads = [[0, 0, 0, 0, 0, 0, tallest - row.length, widest - column.length] for row, column in self.kept]
         if not any(any(pad) for pad in pads):
             return heat
         return self.graph.add("Pad", [heat, self._of_this_patch(pads)])

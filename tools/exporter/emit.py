@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tools.exporter.crops import align_corners_upsample
-from tools.exporter.networks import STAGES, is_second_family
+from tools.exporter.networks import ENCODER_LEVELS, STAGES, is_second_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tools.exporter.crops import Crops
     from tools.exporter.graph import Array, Graph
 
-LEVELS = 6  # of the encoder
 END = 2**31  # of an axis, wherever that is
 NORM_EPSILON = 1e-5  # torch's default, which checkpoints do not store
 
@@ -92,8 +91,8 @@ def _encode(graph: Graph, network: KnownNetwork, patches: str, crops: Crops, *, 
     """
     levels: list[str] = []
     features = patches
-    plan = crops.sharing([2] * LEVELS) if share else []
-    for number, shared in zip_longest(range(1, LEVELS + 1), plan):
+    plan = crops.sharing([2] * len(ENCODER_LEVELS)) if share else []
+    for number, shared in zip_longest(range(1, len(ENCODER_LEVELS) + 1), plan):
         if levels:
             features = _pool(graph, features, 2, 2, 0)
         if shared:

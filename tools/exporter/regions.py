@@ -34,6 +34,11 @@ class Span:
     start: int
     stop: int
 
+    @property
+    def length(self) -> int:
+        """Pixels in it."""
+        return self.stop - self.start
+
     def grown(self, margin: int, length: int) -> Span:
         """Widen on both sides, within 0..length."""
         return Span(max(0, self.start - margin), min(length, self.stop + margin))
@@ -51,7 +56,7 @@ def plan_axis(windows: Sequence[Window], patch: int, convolutions: Sequence[int]
     """Give for each stage, deepest first, the region of each window along one axis.
 
     `convolutions` counts those of each stage, deepest first, between its upsampling and its result. A stage where
-    cutting saves little is whole for all windows.
+    cutting saves little, or cannot be upsampled, is whole for all windows.
     """
     stages = len(convolutions)
     lengths = [patch >> (stages - 1 - stage) for stage in range(stages)]
@@ -59,10 +64,16 @@ def plan_axis(windows: Sequence[Window], patch: int, convolutions: Sequence[int]
     plan: list[list[Span]] = []
     for length, margin in zip(reversed(lengths), reversed(convolutions), strict=True):
         spans = [span.grown(margin, length) for span in needed]
-        if sum(span.stop - span.start for span in spans) > WORTH_CUTTING * length * len(spans):
+        if sum(span.length for span in spans) > WORTH_CUTTING * length * len(spans):
             spans = [Span(0, length)] * len(spans)
         plan.insert(0, spans)
         needed = [needed_below(span, length) for span in spans]
+    whole = [[Span(0, length)] * len(windows) for length in (lengths[0] // 2, *lengths)]
+    for stage in range(stages):
+        below = plan[stage - 1] if stage else whole[0]
+        if any(span.length == read.length for span, read in zip(plan[stage], below, strict=True)):
+            # onnxruntime copies a side that a Resize leaves as long as it is, whatever its region.
+            plan[: stage + 1] = whole[1 : stage + 2]
     return plan
 
 
@@ -95,7 +106,7 @@ def plan_sharing(columns: Sequence[Window], patch: int, convolutions: Sequence[i
         rim += count
         taken = [Span(rim, length - rim - shift) for shift in shifts]
         left_out = [Span(span.start + count, span.stop - count) for span in taken]
-        widths = [span.stop - span.start for span in left_out]
+        widths = [span.length for span in left_out]
         if min(widths, default=0) < 0 or sum(widths) < WORTH_SHARING * length * len(columns):
             break
         none_left_out, none_taken = Span(rim + count, rim + count), Span(rim, rim)
@@ -113,10 +124,10 @@ def resize_roi(span: Span, below: Span, length: int) -> tuple[float, float]:
     inside; the shift is a few units in the last place.
     """
     step = (length // 2 - 1) / (length - 1)
-    last = below.stop - below.start - 1
+    last = max(1, below.length - 1)  # of a single pixel any: both coordinates are 0
     first_at, last_at = span.start * step - below.start, (span.stop - 1) * step - below.start
     start, stop = np.float32(first_at / last), np.float32(last_at / last)
-    while _resize_coordinates(start, stop, last, span.stop - span.start).max() > last:
+    while _resize_coordinates(start, stop, last, span.length).max() > last:
         stop = np.nextafter(stop, np.float32(0))
     return float(start), float(stop)
 
