@@ -29,7 +29,7 @@ from tools.exporter.layout import make_layout
 from tools.exporter.measure import Measured, measure
 from tools.exporter.networks import STAGES
 from tools.exporter.options import DEFAULT_LIMITS, Options
-from tools.exporter.regions import plan_axis
+from tools.exporter.regions import plan_axis, plan_sharing
 from tools.exporter.session import open_session, run_strip
 from tools.exporter.strips import feed, made_up_strips, read_folder
 from tools.exporter.variants import (
@@ -88,6 +88,13 @@ def areas(convolutions: list[int]) -> list[float]:
     return [summed(rows[stage], sides[stage]) * summed(columns[stage], sides[stage]) for stage in stages]
 
 
+def own_columns() -> dict[str, float]:
+    """Give for each encoder level that shares with the patch on the left how much of its columns is computed."""
+    plan = plan_sharing(make_layout(SIZE, PATCH).columns, PATCH[1], [2] * 6)
+    lacking = [sum(span.stop - span.start for span in one.left_out) / len(one.left_out) / one.length for one in plan]
+    return {f"block{number}": 1 - share for number, share in enumerate(lacking, start=1)}
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["first", "second"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, Variants]:
     """Give the files of a narrow network of either family, and whether it is the second."""
@@ -96,7 +103,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_what_a_cropped_file_multiplies_is_counted_as_its_regions_say(written: tuple[bool, Variants]) -> None:
-    """Encoder by whole patches, decoder by regions, by torch's shapes; how the last layer is written may vary.
+    """Encoder by columns not shared, decoder by regions, by torch's shapes; how the last layer is written may vary.
 
     The plain export does all of every patch. In int8 the same multiplications are done, but for the last layer's.
     """
@@ -107,9 +114,12 @@ def test_what_a_cropped_file_multiplies_is_counted_as_its_regions_say(written: t
     share = dict(zip(STAGES[-len(convolutions) :], areas(convolutions), strict=True))
     parts = {name: name.removeprefix("decoder.").split(".")[0] for name in single}
     cut = {name for name, part in parts.items() if part.startswith("db4" if second_family else ("up", "db"))}
+    own = own_columns()
     last = next(name for name in single if name.startswith("decoder.fin_out"))
     expected = sum(
-        count * (share[parts[name][2:]] if name in cut else patches) for name, count in single.items() if name != last
+        count * (share[parts[name][2:]] if name in cut else patches * own.get(name.split(".")[1], 1))
+        for name, count in single.items()
+        if name != last
     )
     at_least = expected + share["4"] * single[last] / 2  # one of the two channels
     at_most = expected + share["4"] * PATCH[0] * PATCH[1] * (16 * WIDTH + 16 * 9)  # to sixteen, which are then shifted
