@@ -99,7 +99,7 @@ class Crops:
         return graph.add("Concat", [left, right], axis=3)
 
     def take_over(self, tensor: str, shared: Shared, channels: int, height: int) -> str:
-        """Put the columns of the patch on the left into (N, channels, height, w), and keep the whole for the next."""
+        """Put the columns of the patch on the left into (N, channels, height, w), and carry the whole to the next."""
         graph = self.graph
         before = graph.name("carried")
         left = graph.cut(tensor, 3, 0, shared.rim)
@@ -111,7 +111,7 @@ class Crops:
         start = [taken.stop - (left_out.stop - left_out.start) for taken, left_out in pairs]
         right = graph.slice(tensor, self._of_this_column(start), graph.ints(shared.length), graph.ints(3))
         whole = graph.add("Concat", [left, middle, right], axis=3)
-        graph.carried.append(Carried(before, whole, (channels, height)))
+        graph.carried.append(Carried(before, whole, height, channels))
         return whole
 
     def pad_to_largest(self, heat: str) -> str:

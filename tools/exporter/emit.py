@@ -62,9 +62,9 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops
     """Append the network; `patches` is (N, 3, h, w) in 0..1, the result what is kept of the defect's probability.
 
     The second family averages over the whole patch, so there only what follows the last average can be cut. `integer`
-    writes the last layer in the form that is fast once it is quantised.
+    writes what is only fast, or only possible, once it is quantised.
     """
-    levels = _encode(graph, network, patches, crops)
+    levels = _encode(graph, network, patches, crops, share=integer)
     features = levels[-1]
     if network.second_family:
         features = _sppf(graph, network, features)
@@ -85,11 +85,15 @@ def emit_network(graph: Graph, network: KnownNetwork, patches: str, crops: Crops
     return crops.cut(heat, crops.kept, below)
 
 
-def _encode(graph: Graph, network: KnownNetwork, patches: str, crops: Crops) -> list[str]:
-    """Append the encoder and give the result of each level, the first one with the size of the patch."""
+def _encode(graph: Graph, network: KnownNetwork, patches: str, crops: Crops, *, share: bool) -> list[str]:
+    """Append the encoder and give the result of each level, the first one with the size of the patch.
+
+    To `share` columns with the patch on the left pays in 8 bits alone: in float onnxruntime would turn them twice.
+    """
     levels: list[str] = []
     features = patches
-    for number, shared in zip_longest(range(1, LEVELS + 1), crops.sharing([2] * LEVELS)):
+    plan = crops.sharing([2] * LEVELS) if share else []
+    for number, shared in zip_longest(range(1, LEVELS + 1), plan):
         if levels:
             features = _pool(graph, features, 2, 2, 0)
         if shared:

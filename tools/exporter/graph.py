@@ -26,21 +26,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A tensor that one round of a loop hands to the next: (batch, channels, height, width), where `sides` are two.
+    """A tensor that one round of a loop hands to the next, in 8 bits once the body is quantised.
 
-    In the first round it has no columns. When it is `stored` in 8 bits its axes are in onnxruntime's order for these,
-    (batch, height, width, channels), so that no round turns it round.
+    Its axes are (batch, height, width, channels) then, which is onnxruntime's order for convolutions in 8 bits, so that
+    no round turns it round. In the first round it has no columns.
     """
 
     before: str  # as the body gets it
     now: str  # as the body gives it
-    sides: tuple[int, int]  # channels, height
-    stored: bool = False
-
-    def shape(self, batch: int | None, width: int | None) -> list[int | None]:
-        """Give the lengths of its axes."""
-        channels, height = self.sides
-        return [batch, height, width, channels] if self.stored else [batch, channels, height, width]
+    height: int
+    channels: int
 
 
 class Graph:

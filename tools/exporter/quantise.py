@@ -150,19 +150,15 @@ class _Writer:
 
     def carried_before(self, carried: Carried) -> Carried:
         """Read what the round before has left in 8 bits."""
-        if not self._known(carried.before):
-            return carried
         stored = self.graph.name("carried")
         turned = self.graph.add("Transpose", [stored], perm=[0, 3, 1, 2])
         self.dequantised[carried.before] = self.graph.add(
             "DequantizeLinear", [turned, *self._constants(carried.before)]
         )
-        return replace(carried, before=stored, stored=True)
+        return replace(carried, before=stored)
 
     def carried_now(self, carried: Carried) -> Carried:
         """Leave it in 8 bits for the next round."""
-        if not carried.stored:
-            return carried
         return replace(carried, now=self.graph.add("Transpose", [self.stored[carried.now]], perm=[0, 2, 3, 1]))
 
     def quantised_conv(self, node: onnx.NodeProto, result: str) -> None:

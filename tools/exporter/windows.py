@@ -71,9 +71,8 @@ def _loop(outer: Graph, body: Graph, written: onnx.GraphProto, rounds: int, stri
     if body.carried:
         batch = outer.cut(outer.add("Shape", [strip]), 0, 0, 1)
     for carried in body.carried:
-        sides = carried.shape(None, 0)[1:]
-        shape = outer.add("Concat", [batch, outer.constant(sides, np.int64)], axis=0)
-        nothing = numpy_helper.from_array(np.zeros(1, np.uint8 if carried.stored else np.float32))
+        shape = outer.add("Concat", [batch, outer.ints(carried.height, 0, carried.channels)], axis=0)
+        nothing = numpy_helper.from_array(np.zeros(1, np.uint8))
         inputs.append(outer.add("ConstantOfShape", [shape], value=nothing))
     outputs = [outer.name("carried") for _ in body.carried] + [outer.name("loop")]
     outer.add("Loop", inputs, outputs=outputs, body=written)
@@ -104,8 +103,8 @@ def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.Gra
 
 
 def _carried_info(name: str, carried: Carried) -> onnx.ValueInfoProto:
-    kind = TensorProto.UINT8 if carried.stored else TensorProto.FLOAT
-    return helper.make_tensor_value_info(name, kind, carried.shape(None, None))
+    shape = [None, carried.height, None, carried.channels]
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
 
 
 def _stitch(outer: Graph, heat_of_all: str, layout: Layout) -> str:
