@@ -1,4 +1,4 @@
-"""Cut each decoder stage to the region that the stitch needs; its place is looked up by the patch's number."""
+"""Cut each stage to the region that has to be computed; its place is looked up by the patch's number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tools.exporter.regions import Span, plan_axis, resize_roi
+from tools.exporter.graph import Carried
+from tools.exporter.regions import Shared, Span, plan_axis, plan_sharing, resize_roi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ class Crops:
         self.graph = graph
         self.layout = layout
         self.index = index
+        self._tables: dict[type, dict[tuple[tuple[float, ...], ...], str]] = {}
         self.kept: list[Region] = [
             (Span(row.keep_start, row.keep_stop), Span(column.keep_start, column.keep_stop))
             for row, column in layout.windows
@@ -84,6 +86,34 @@ class Crops:
             coordinate_transformation_mode="tf_crop_and_resize",
         )
 
+    def sharing(self, convolutions: Sequence[int]) -> list[Shared]:
+        """Give what each encoder level shares with the patch on the left; see `regions.plan_sharing`."""
+        return plan_sharing(self.layout.columns, self.layout.patch_width, convolutions)
+
+    def leave_out(self, tensor: str, shared: Shared) -> str:
+        """Cut the columns out of (N, C, h, w) that are taken from the patch on the left later."""
+        graph = self.graph
+        left = graph.cut(tensor, 3, 0, shared.left_out[0].start)
+        stops = graph.ints(shared.length)
+        right = graph.slice(tensor, self._of_this_column([span.stop for span in shared.left_out]), stops, graph.ints(3))
+        return graph.add("Concat", [left, right], axis=3)
+
+    def take_over(self, tensor: str, shared: Shared, channels: int, height: int) -> str:
+        """Put the columns of the patch on the left into (N, channels, height, w), and carry the whole to the next."""
+        graph = self.graph
+        before = graph.name("carried")
+        left = graph.cut(tensor, 3, 0, shared.rim)
+        places = zip(shared.taken, shared.shifts, strict=True)
+        start = [span.start + shift if shift else shared.length for span, shift in places]
+        stop = graph.ints(shared.length - shared.rim)
+        middle = graph.slice(before, self._of_this_column(start), stop, graph.ints(3))
+        pairs = zip(shared.taken, shared.left_out, strict=True)
+        start = [taken.stop - (left_out.stop - left_out.start) for taken, left_out in pairs]
+        right = graph.slice(tensor, self._of_this_column(start), graph.ints(shared.length), graph.ints(3))
+        whole = graph.add("Concat", [left, middle, right], axis=3)
+        graph.carried.append(Carried(before, whole, height, channels))
+        return whole
+
     def pad_to_largest(self, heat: str) -> str:
         """Pad what a patch keeps at the bottom and right, so that all patches give the same shape."""
         tallest = max(row.stop - row.start for row, _ in self.kept)
@@ -100,11 +130,28 @@ class Crops:
     def _pairs(regions: Sequence[Region], others: Sequence[Region]) -> list[tuple[Region, Region]]:
         return list(zip(regions, others, strict=True))
 
+    def _of_this_column(self, places: Sequence[int]) -> str:
+        """Look up one whole number by the patch's place in its row."""
+        return self._of_this_patch([[place] for place in places] * len(self.layout.rows))
+
     def _of_this_patch(self, table: Sequence[Sequence[float]], dtype: type = np.int64) -> str:
         """Look up this patch's row of a table."""
         if all(row == table[0] for row in table):
             return self.graph.constant(np.array(table[0], dtype))
-        return self.graph.add("Gather", [self.graph.constant(np.array(table, dtype)), self.index], axis=0)
+        known = self._tables.setdefault(dtype, {})
+        rows = tuple(tuple(row) for row in table)
+        if rows not in known:
+            known[rows] = self.graph.name("of_this_patch")
+        return known[rows]
+
+    def look_up(self) -> None:
+        """Put in front of everything else what looks up all the tables at once: a node for each would take longer."""
+        graph, first = self.graph, len(self.graph.nodes)
+        for dtype, tables in self._tables.items():
+            every = np.concatenate([np.array(rows, dtype) for rows in tables], axis=1)
+            sizes = [len(rows[0]) for rows in tables]
+            graph.split(graph.add("Gather", [graph.constant(every), self.index], axis=0), sizes, list(tables.values()))
+        graph.nodes[:] = graph.nodes[first:] + graph.nodes[:first]
 
 
 def align_corners_upsample(graph: Graph, tensor: str) -> str:

@@ -7,6 +7,7 @@ bytes depend on nothing but the input and the versions of the libraries.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,20 @@ LARGE_WEIGHT = 2**22  # elements; only 3x3 from 1024 to 512 channels has more at
 Array = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A tensor that one round of a loop hands to the next, in 8 bits once the body is quantised.
+
+    Its axes are (batch, height, width, channels) then, which is onnxruntime's order for convolutions in 8 bits, so that
+    no round turns it round. In the first round it has no columns.
+    """
+
+    before: str  # as the body gets it
+    now: str  # as the body gives it
+    height: int
+    channels: int
+
+
 class Graph:
     """A graph (or the body of a loop) that is being written; tensors are known by their names."""
 
@@ -33,6 +48,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.weights: dict[str, Array] = {}
+        self.carried: list[Carried] = []
         self._known: dict[bytes, str] = {}
         self._count = 0
 
@@ -99,6 +115,13 @@ class Graph:
         if self.opset >= 13:  # noqa: PLR2004 - an opset
             return self.add("Squeeze", [tensor, self.ints(axis)])
         return self.add("Squeeze", [tensor], axes=[axis])
+
+    def split(self, tensor: str, sizes: Sequence[int], outputs: Sequence[str]) -> None:
+        """Split a vector into parts of these sizes (an input of the node since opset 13)."""
+        if self.opset >= 13:  # noqa: PLR2004 - an opset
+            self.add("Split", [tensor, self.ints(*sizes)], outputs=outputs, axis=0)
+        else:
+            self.add("Split", [tensor], outputs=outputs, axis=0, split=list(sizes))
 
     def _reshape(self, name: str, array: Array) -> onnx.NodeProto:
         inputs = [self.shared(array.reshape(-1)), self.ints(*array.shape)]

@@ -7,7 +7,7 @@ nothing but the copy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from tools.exporter.graph import Graph
+    from tools.exporter.graph import Carried, Graph
 
 MOVING = (
     "MaxPool",
@@ -46,6 +46,8 @@ def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
     groups = _share_scales(nodes)
     ranges = _join_ranges(groups, plan)
     writer = _Writer(graph, groups, ranges)
+    carried = list(graph.carried)
+    graph.carried = [writer.carried_before(one) for one in carried]
     relu_of = {node.input[0]: node.output[0] for node in nodes if node.op_type == "Relu"}
     for node in nodes:
         if node.op_type == "Conv" and node.output[0] not in plan.float_layers and _is_weight(graph, node.input[1]):
@@ -54,6 +56,7 @@ def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
             writer.quantised_matmul(node)
         else:
             writer.other(node)
+    graph.carried = [writer.carried_now(one) for one in graph.carried]
 
 
 def moved_inputs(node: onnx.NodeProto) -> list[str]:
@@ -141,7 +144,22 @@ class _Writer:
         self.graph = graph
         self.groups = groups
         self.ranges = ranges
+        self.moved: set[str] = set()  # made of what is in 8 bits, and not rounded anew
+        self.stored: dict[str, str] = {}
         self.dequantised: dict[str, str] = {}
+
+    def carried_before(self, carried: Carried) -> Carried:
+        """Read what the round before has left in 8 bits."""
+        stored = self.graph.name("carried")
+        turned = self.graph.add("Transpose", [stored], perm=[0, 3, 1, 2])
+        self.dequantised[carried.before] = self.graph.add(
+            "DequantizeLinear", [turned, *self._constants(carried.before)]
+        )
+        return replace(carried, before=stored)
+
+    def carried_now(self, carried: Carried) -> Carried:
+        """Leave it in 8 bits for the next round."""
+        return replace(carried, now=self.graph.add("Transpose", [self.stored[carried.now]], perm=[0, 2, 3, 1]))
 
     def quantised_conv(self, node: onnx.NodeProto, result: str) -> None:
         graph = self.graph
@@ -180,15 +198,22 @@ class _Writer:
         self._append(node, [self._quantised(node.input[0]), self.graph.add("DequantizeLinear", names, axis=1)])
 
     def other(self, node: onnx.NodeProto) -> None:
+        first, result = node.input[0], node.output[0]
         inputs = [self.dequantised.get(name, name) for name in node.input]
         if node.op_type == "Shape":
             inputs = list(node.input)  # it reads no values
-        if node.op_type == "Concat" and self._known(node.output[0]):
+        if node.op_type in MOVING and (first in self.dequantised or first in self.moved):
+            self.moved.add(result)
+        # A part of what is fed may be joined for a layer in float: that stays as it is.
+        joined = node.op_type == "Concat" and self._known(result) and not self._is_float(node)
+        if joined:
             inputs = [self._quantised(name) for name in node.input]
         self._append(node, inputs)
-        moving = node.op_type in MOVING and node.input[0] in self.dequantised
-        if moving or (node.op_type in ("Relu", "Concat", "Mul") and self._known(node.output[0])):
-            self._quantise_result(node.output[0])
+        if joined or (node.op_type in ("Relu", "Mul") and self._known(result)):
+            self._quantise_result(result)
+
+    def _is_float(self, node: onnx.NodeProto) -> bool:
+        return not any(name in self.dequantised or name in self.moved for name in node.input)
 
     def _known(self, tensor: str) -> bool:
         return self.groups.get(tensor, tensor) in self.ranges
@@ -204,10 +229,13 @@ class _Writer:
         return self.dequantised[tensor]
 
     def _quantise_result(self, tensor: str) -> None:
+        names = self._constants(tensor)
+        self.stored[tensor] = self.graph.add("QuantizeLinear", [tensor, *names])
+        self.dequantised[tensor] = self.graph.add("DequantizeLinear", [self.stored[tensor], *names])
+
+    def _constants(self, tensor: str) -> list[str]:
         scale, zero = self._parameters(tensor)
-        names = [self.graph.constant(np.float32(scale)), self.graph.constant(np.uint8(zero))]
-        stored = self.graph.add("QuantizeLinear", [tensor, *names])
-        self.dequantised[tensor] = self.graph.add("DequantizeLinear", [stored, *names])
+        return [self.graph.constant(np.float32(scale)), self.graph.constant(np.uint8(zero))]
 
     def _parameters(self, tensor: str) -> tuple[float, int]:
         """Scale and zero point; 0 is always representable, because convolutions pad with it."""

@@ -1,14 +1,18 @@
-"""Which part of each decoder stage a patch really needs, given what the stitch keeps of it. Pure arithmetic.
+"""Which part of each stage has to be computed for a patch, given the stitch and its neighbour. Pure arithmetic.
 
 Convolutions run over a region with zeros around it. Where the region's edge is the patch's edge that is what the
 network does; where it is a cut, each convolution spoils one more pixel inward, so a region is larger than what is
 needed of it by the number of convolutions. The upsampling between two regions is exact: its coordinates are those of
 the whole patch.
+
+The encoder's first levels see little of a patch at a time, so where two patches of a row overlap they find the same,
+but for the columns that see the zeros around either patch: one of the two can take them from the other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from tools.exporter.layout import Window
 
 WORTH_CUTTING = 0.97  # a region that is nearly everything costs more to cut out than it saves
+WORTH_SHARING = 0.1  # of a level's columns: less costs more to put together than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,46 @@ def plan_axis(windows: Sequence[Window], patch: int, convolutions: Sequence[int]
             spans = [Span(0, length)] * len(spans)
         plan.insert(0, spans)
         needed = [needed_below(span, length) for span in spans]
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The columns of one encoder level that each patch of a row takes from the patch before it, by the patch's place.
+
+    They are counted from the patch's left edge at this level's resolution. The first patch takes none: its spans are
+    empty. `left_out` is what the others do not feed to the level's convolutions; the seam that this makes spoils
+    columns that are taken afterwards.
+    """
+
+    length: int  # columns of a whole patch
+    rim: int  # columns at either edge that see the zeros beyond it
+    left_out: tuple[Span, ...]
+    taken: tuple[Span, ...]
+    shifts: tuple[int, ...]  # from the patch before to this one
+
+
+def plan_sharing(columns: Sequence[Window], patch: int, convolutions: Sequence[int]) -> list[Shared]:
+    """Give what each encoder level shares, first level first, as far as there is something worth it.
+
+    `convolutions` counts the 3x3 ones of each level, between which columns are halved by pooling. Where the distance
+    of two patches is odd their pooled columns do not lie on each other, so that nothing is shared from there on.
+    """
+    shifts = [later.start - earlier.start for earlier, later in pairwise(columns)]
+    plan: list[Shared] = []
+    rim, length = 0, patch
+    for count in convolutions:
+        rim += count
+        taken = [Span(rim, length - rim - shift) for shift in shifts]
+        left_out = [Span(span.start + count, span.stop - count) for span in taken]
+        widths = [span.stop - span.start for span in left_out]
+        if min(widths, default=0) < 0 or sum(widths) < WORTH_SHARING * length * len(columns):
+            break
+        none_left_out, none_taken = Span(rim + count, rim + count), Span(rim, rim)
+        plan.append(Shared(length, rim, (none_left_out, *left_out), (none_taken, *taken), (0, *shifts)))
+        if any(shift % 2 for shift in shifts):
+            break
+        rim, length, shifts = -(-rim // 2), length // 2, [shift // 2 for shift in shifts]
     return plan
 
 

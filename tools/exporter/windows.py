@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from agent.contract.model import CHANNELS, INPUT_NAME, OUTPUT_NAME
 from tools.exporter.channels import Channels, emit_channels
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx
+
+    from tools.exporter.graph import Carried
 
     Emit = Callable[[Graph, str, Crops], str]  # graph, patches, crops -> heat
 
@@ -48,11 +50,7 @@ def build_model(
         heatmap = emit(outer, strip, Crops(outer, layout, ""))
     else:
         body = Graph(opset, "patch/", outer)
-        heat_of_all = outer.add(
-            "Loop",
-            [outer.constant(len(layout.windows), np.int64), outer.constant(True)],  # noqa: FBT003 - a tensor's value
-            body=_patch_body(body, emit, layout, strip),
-        )
+        heat_of_all = _loop(outer, body, _patch_body(body, emit, layout, strip), len(layout.windows), strip)
         heatmap = _stitch(outer, heat_of_all, layout)
     _pad_to_output(outer, heatmap)
     shape = ("batch", CHANNELS, *image_size)
@@ -67,6 +65,20 @@ def whole_layout(layout: Layout, stride: int) -> Layout:
     return Layout(height, width, height, width, rows, columns)
 
 
+def _loop(outer: Graph, body: Graph, written: onnx.GraphProto, rounds: int, strip: str) -> str:
+    """Append the loop over the patches; what its body carries from patch to patch begins with no columns."""
+    inputs = [outer.constant(rounds, np.int64), outer.constant(True)]  # noqa: FBT003 - a tensor's value
+    if body.carried:
+        batch = outer.cut(outer.add("Shape", [strip]), 0, 0, 1)
+    for carried in body.carried:
+        shape = outer.add("Concat", [batch, outer.ints(carried.height, 0, carried.channels)], axis=0)
+        nothing = numpy_helper.from_array(np.zeros(1, np.uint8))
+        inputs.append(outer.add("ConstantOfShape", [shape], value=nothing))
+    outputs = [outer.name("carried") for _ in body.carried] + [outer.name("loop")]
+    outer.add("Loop", inputs, outputs=outputs, body=written)
+    return outputs[-1]
+
+
 def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.GraphProto:
     index, go_on = body.name("index"), body.name("go_on")
     starts = np.array([(row.start, column.start) for row, column in layout.windows], np.int64)
@@ -75,16 +87,24 @@ def _patch_body(body: Graph, emit: Emit, layout: Layout, strip: str) -> onnx.Gra
     patch = body.slice(strip, start, stop, body.ints(2, 3))
     crops = Crops(body, layout, index)
     heat = crops.pad_to_largest(emit(body, patch, crops))
+    crops.look_up()
     going_on = body.add("Identity", [go_on])
     inputs = [
         helper.make_tensor_value_info(index, TensorProto.INT64, []),
         helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
+        *(_carried_info(carried.before, carried) for carried in body.carried),
     ]
     outputs = [
         helper.make_tensor_value_info(going_on, TensorProto.BOOL, []),
+        *(_carried_info(carried.now, carried) for carried in body.carried),
         float_info(heat, (None, 1, None, None)),
     ]
     return body.finish("patch", inputs, outputs)
+
+
+def _carried_info(name: str, carried: Carried) -> onnx.ValueInfoProto:
+    shape = [None, carried.height, None, carried.channels]
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
 
 
 def _stitch(outer: Graph, heat_of_all: str, layout: Layout) -> str:

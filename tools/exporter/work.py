@@ -1,4 +1,4 @@
-"""How much a model has to compute for a strip, counted in a run: multiplications in float and in int8, values moved."""
+"""How much a model has to compute for a strip, counted in a run: multiplications in float and in int8, other values."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAYERS = ("Conv", "MatMul", "Gemm", "ConvTranspose")
 NO_WORK = ("Loop", "Scan", "If", "DequantizeLinear", "QuantizeLinear")  # what holds others, and what is fused away
+COPIES = ("Slice", "Concat", "Split", "Transpose", "Reshape", "Gather")  # little time beside what computes
 RAN = "_kernel_time"
 
 
@@ -30,7 +31,11 @@ class Work:
 
     float_multiplications: float
     int8_multiplications: float
-    values_moved: float  # results of everything that is no layer
+    other_values: float  # results of what computes and is no layer: activations, pooling, upsampling
+
+    def times(self, number: int) -> Work:
+        """Give the work of so many of it."""
+        return Work(self.float_multiplications * number, self.int8_multiplications * number, self.other_values * number)
 
 
 def count_work(content: bytes, size: tuple[int, int]) -> Work:
@@ -50,7 +55,7 @@ def count_work(content: bytes, size: tuple[int, int]) -> Work:
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         except Exception as error:  # onnxruntime's errors have no common base
             raise ExportError(f"It cannot be counted what this model computes: {error}") from error
-    in_float = in_int8 = moved = 0.0
+    in_float = in_int8 = others = 0.0
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith(RAN):
             continue
@@ -60,9 +65,9 @@ def count_work(content: bytes, size: tuple[int, int]) -> Work:
             multiplications = results * _depth(operator, event["args"]["input_type_shape"])
             in_int8 += multiplications if name in whole else 0.0
             in_float += 0.0 if name in whole else multiplications
-        elif operator not in NO_WORK:
-            moved += results
-    return Work(in_float / 1e9, in_int8 / 1e9, moved / 1e9)
+        elif operator not in NO_WORK and operator not in COPIES:
+            others += results
+    return Work(in_float / 1e9, in_int8 / 1e9, others / 1e9)
 
 
 def _whole_number_layers(graph: onnx.GraphProto) -> Iterator[str]:
