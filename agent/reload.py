@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 5.0
 READ_ANYWAY_SECONDS = 60.0  # what is wrong with a folder or a key heals without a change of the file
 BY_SIGNAL = "SIGHUP"
 
@@ -49,7 +50,7 @@ class Reloader:
         self._clock = clock
         self._lock = threading.Lock()  # held while the file is read and compared
         self._found: OnDisk | None = None
-        self._read_at = float("-inf")  # monotonic
+        self._look_at = self._read_at = float("-inf")  # monotonic: the next look, the last reading
         self._reloaded_ms = 0
 
     def step(self, timeout_seconds: float) -> None:
@@ -58,8 +59,12 @@ class Reloader:
             self._asked.clear()
             carry_out(self._context, "reload", {}, Who(BY_SIGNAL))
             return
+        now = self._clock()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
         with self._lock:
-            if self._file.has_changed() or self._clock() - self._read_at > READ_ANYWAY_SECONDS:
+            if self._file.has_changed() or now - self._read_at > READ_ANYWAY_SECONDS:
                 self._read()
 
     def reload(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def models(
         raise click.UsageError("A checkpoint has its own width and family: leave --width and --family away.")
     if calibration and not checkpoint:
         raise click.UsageError("--calibration belongs to --checkpoint: give both or neither.")
-    from tools.benching.models import check_kind, models_parts  # noqa: PLC0415 - torch takes seconds to load
+    from tools.benching.models import check_kind, models_parts, others_part  # noqa: PLC0415 - torch takes seconds
     from tools.exporter.variants import make_trained_variants, make_variants  # noqa: PLC0415
 
     for kind in kinds:
@@ -109,6 +109,10 @@ def models(
         parts = models_parts(
             Path(temporary), variants, rounds=rounds or (3 if quick else 7), threads=threads, kinds=kinds
         )
+        if not (width or family or checkpoint or quick):
+            (narrow_folder := folder / "width-16").mkdir(exist_ok=True)
+            narrow = make_variants(narrow_folder, 16, second_family=False)
+            parts.append(others_part(folder, [(variants, 1), (narrow, 2), (narrow, 1)]))
     return _show(parts)
 
 

@@ -117,11 +117,11 @@ class Strips:
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def any_waits(self) -> bool:
-        """Say whether any strip waits, of whatever camera: one look instead of one for each camera and lane."""
+    def any_waits(self, excluding: Collection[int]) -> bool:
+        """Say whether any other strip waits, of whatever camera: one look instead of one for each camera and lane."""
         with self._database.reading() as db:
-            query = "SELECT 1 FROM strips INDEXED BY strips_oldest_waiting WHERE state = 'waiting' LIMIT 1"
-            return db.execute(query).fetchone() is not None
+            query = "SELECT id FROM strips INDEXED BY strips_oldest_waiting WHERE state = 'waiting' LIMIT ?"
+            return any(row not in excluding for (row,) in db.execute(query, (len(excluding) + 1,)))
 
     def next_waiting(
         self, camera: str, lane: int, excluding: Collection[int], hanging: Sequence[str] = ()

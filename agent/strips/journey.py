@@ -190,7 +190,7 @@ class StripJourney:
 
     def _next_strip(self, busy: set[int]) -> Strip | None:
         """Lane by lane, cameras in turn; those that a worker was lost on when it is their turn; of no paused camera."""
-        if not self._ledger.strips.any_waits():
+        if not self._ledger.strips.any_waits(busy):
             return None
         paused = self._ledger.operators.paused
         reachable = [camera for camera in self._turns if camera not in paused and not self._folders[camera].is_away]

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.watching.events import FolderEvents, Hints
-from agent.watching.mounts import gives_events, identify, mount_of
+from agent.watching.mounts import gives_events, identify, is_still, mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Folder:
             return False
         self.next_check = now + CHECK_SECONDS
         try:
-            identity = identify(self._camera.folder)
+            identity = self._identify()
             root = identity[0]
             os.scandir(root).close()
         except OSError as error:
@@ -83,6 +83,12 @@ class Folder:
             return False
         self._enter(identity, mount_point, file_system)
         return True
+
+    def _identify(self) -> FolderIdentity:
+        """Look at the camera's folder; an idle box does little else."""
+        if self.identity is not None and is_still(self._camera.folder, self.identity):
+            return self.identity
+        return identify(self._camera.folder)
 
     def watch(self, folder: str) -> bool:
         """Listen to a folder below the root, if there are events; False when the system allows no more of them."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from agent.worker.judge import Fetched, Judge
 
-REST_SECONDS = 0.5  # without a strip
+REST_SECONDS = 30.0  # without a strip: the next one would wait while 10 MiB are taken from the system page by page
 SPEAK_EVERY_SECONDS = 0.2  # while a file comes slowly
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.contract.exposure import WHITE
 from agent.errors import Blame, Reason, Reject, Retry
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
     from agent.config import ChecksSection, HeatmapsSection, ScoringSection
     from agent.worker.model import Model
+
+T = TypeVar("T")
+_BESIDE = ThreadPoolExecutor(1, "beside")  # its thread is started when it is first needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,8 @@ class Judge:
             heatmap = ignored.blank(heatmap)
         scored = score_heatmap(heatmap, self.scoring)
         anomalous = scored.score >= job.threshold
+        looks = partial(measure, model_input[0], white, float(heatmap.max()))
+        measured = begin_beside(looks) if self._compares(rescaled) else lambda: None
         stem = heatmap_stem(strip.camera, strip.identity.mtime_ns, strip.path, strip.strip_id, strip.revision)
         contents = encode_heatmaps(
             heatmap,
@@ -125,7 +132,6 @@ class Judge:
         )
         writes()
         written = self.writer.begin(stem, contents)
-        measures = measure(model_input[0], white, float(heatmap.max())) if self._compares(rescaled) else None
         return Judgement(
             score=scored.score,
             threshold=job.threshold,
@@ -140,10 +146,23 @@ class Judge:
             heatmaps=written(),
             ignore_pixels_sha256="" if ignored is None else ignored.ignore_pixels_sha256,
             ignore_mask_sha256="" if ignored is None else ignored.ignore_mask_sha256,
-            measures=measures,
+            measures=measured(),
         )
 
     def _compares(self, rescaled: bool) -> bool:
         """Whether how the strip looks can be compared: stretched ones with stretched ones only."""
         reference = self.model.facts.reference
         return self.measures and rescaled == (reference is not None and reference.stretched)
+
+
+def begin_beside(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin `work` in a thread beside this one, and return what waits for it and says, or raises, what it does.
+
+    OpenCV and the compression of the picture let the other thread go on, so a second core takes half of what is left to
+    do once the model has run.
+    """
+    try:
+        return _BESIDE.submit(work).result
+    except RuntimeError:  # no threads left, or no memory for one
+        done = work()
+        return lambda: done

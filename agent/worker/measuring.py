@@ -7,6 +7,7 @@ on whole grey levels and takes about 2 ms for a strip of 976 x 176.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -28,8 +29,9 @@ SMALLEST_SIDE_PX = 32  # of strips in which a shift is looked for
 REDUCED = 4  # times: shifts are looked for in pictures that much smaller
 NEAR_PX = 1.0  # what lies so near needs no second look
 FAR = 0.25  # of a side: what seems shifted by more is taken for something else
-LOOKS = 3  # at a shift, each closer than the one before
+LOOKS = 5  # at a shift, nearly always each closer than the one before
 OF_ONE_PLACE = 0.5  # correlation from which on two pictures show the same, so that their shift means something
+ONE, OTHER, DOWN, RIGHT = range(4)  # two pictures, and the slopes of both
 _SECOND_DERIVATIVE = np.array([1, -2, 1], np.float32)  # across and down: Immerkaer, as in light.py
 _NOISE_GAIN = 6 * 0.6745  # of the median of what it gives
 
@@ -98,28 +100,33 @@ def _look(
     target: Pixels, reference: Pixels, down: float, right: float, looks: int
 ) -> tuple[float, float, float] | None:
     """Come closer to a shift that is known to some pixels; None where one of the two shows nothing."""
-    for _ in range(looks):
-        step_down, step_right = round(down), round(right)
-        one, other = (_reduced(part) for part in _on_each_other(target, reference, step_down, step_right))
-        one, other = one - one.mean(), other - other.mean()
-        strong = math.sqrt(float(np.vdot(one, one)) * float(np.vdot(other, other)))
-        if strong < one.size:  # no more than a grey level
+    found: dict[tuple[int, int], tuple[float, float, float]] = {}  # by the whole pixels that it was looked for at
+    while len(found) < looks and (step := (round(down), round(right))) not in found:
+        one, other = (_reduced(part) for part in _on_each_other(target, reference, *step))
+        vary = _vary_together(one, other)
+        product = vary[ONE][ONE] * vary[OTHER][OTHER]
+        if product < one.size**4:  # no more than a grey level
             return None
-        rest_down, rest_right = _fine_shift(one, other)
-        down, right = step_down + REDUCED * rest_down, step_right + REDUCED * rest_right
-        if (round(down), round(right)) == (step_down, step_right):
-            break
-    return down, right, 1 - float(np.vdot(one, other)) / strong
+        rest_down, rest_right = _fine_shift(vary)
+        down, right = step[0] + REDUCED * rest_down, step[1] + REDUCED * rest_right
+        found[step] = down, right, 1 - vary[ONE][OTHER] / math.sqrt(product)
+    return min(found.values(), key=lambda one: one[2])  # half way between two steps each may lead to the other
 
 
 def _reduced(channel: Pixels) -> Pixels:
-    reduced = cv2.resize(channel, None, fx=1 / REDUCED, fy=1 / REDUCED, interpolation=cv2.INTER_AREA)
-    return reduced.astype(np.float32)
+    """Take the mean of REDUCED x REDUCED pixels each, in whole grey levels; rows and columns left over are left out."""
+    height, width = (side // REDUCED * REDUCED for side in channel.shape)
+    grey = channel[:height, :width].astype(np.uint16)
+    rows = reduce(np.add, (grey[first::REDUCED] for first in range(REDUCED)))
+    sums = reduce(np.add, (rows[:, first::REDUCED] for first in range(REDUCED)))
+    means: Pixels = (sums + REDUCED**2 // 2) // REDUCED**2
+    return means
 
 
 def _coarse_shift(target: Pixels, reference: Pixels) -> tuple[float, float]:
+    """Find any shift, in double precision: only whole pixels of it are used."""
     height, width = (_even_for_dft(side // REDUCED) for side in target.shape)
-    one, other = _reduced(target)[:height, :width], _reduced(reference)[:height, :width]
+    one, other = (_reduced(channel)[:height, :width].astype(np.float64) for channel in (target, reference))
     window = _window(one.shape)
     (right, down), _ = cv2.phaseCorrelate((one - one.mean()) * window, (other - other.mean()) * window)
     near = abs(down) <= FAR * one.shape[0] and abs(right) <= FAR * one.shape[1]
@@ -137,7 +144,7 @@ _WINDOWS: dict[tuple[int, ...], Pixels] = {}  # of the one size that a worker's 
 def _window(shape: tuple[int, ...]) -> Pixels:
     if shape not in _WINDOWS:
         _WINDOWS.clear()
-        _WINDOWS[shape] = cv2.createHanningWindow((shape[1], shape[0]), cv2.CV_32F)
+        _WINDOWS[shape] = cv2.createHanningWindow((shape[1], shape[0]), cv2.CV_64F)
     return _WINDOWS[shape]
 
 
@@ -152,15 +159,31 @@ def _on_each_other(target: Pixels, reference: Pixels, down: int, right: int) -> 
     return one, other
 
 
-def _fine_shift(one: Pixels, other: Pixels) -> tuple[float, float]:
+def _vary_together(one: Pixels, other: Pixels) -> list[list[int]]:
+    """Return (4, 4) covariances times the square of the number of pixels: both, and slopes DOWN and RIGHT of their sum.
+
+    Whole numbers come out the same in whatever order a processor adds them up; float64 holds them exactly up to 2**53.
+    """
+    seen = np.empty((4, *one.shape))
+    seen[ONE], seen[OTHER] = one, other
+    both = seen[ONE] + seen[OTHER]
+    cv2.Sobel(both, cv2.CV_64F, 0, 1, dst=seen[DOWN])
+    cv2.Sobel(both, cv2.CV_64F, 1, 0, dst=seen[RIGHT])
+    flat = seen.reshape(len(seen), -1)
+    sums = [int(value) for value in flat.sum(axis=1)]
+    products = cv2.mulTransposed(flat, aTa=False).tolist()
+    return [
+        [one.size * int(product) - this * that for that, product in zip(sums, row, strict=True)]
+        for this, row in zip(sums, products, strict=True)
+    ]
+
+
+def _fine_shift(vary: list[list[int]]) -> tuple[float, float]:
     """Find the rest of a shift, up to a pixel or two, by least squares (Lucas and Kanade, 1981)."""
-    gain = math.sqrt(float(np.vdot(one, one)) / max(float(np.vdot(other, other)), 1e-6))
-    matched = other * np.float32(gain)
-    middle = one + matched
-    down, right = (cv2.Sobel(middle, cv2.CV_32F, *way, ksize=3, scale=1 / (2 * SOBEL_GAIN)) for way in ((0, 1), (1, 0)))
-    difference = one - matched
-    a, b, c = float(np.vdot(down, down)), float(np.vdot(down, right)), float(np.vdot(right, right))
-    p, q = float(np.vdot(down, difference)), float(np.vdot(right, difference))
+    gain = math.sqrt(vary[ONE][ONE] / vary[OTHER][OTHER])
+    slope = 2 * gain / (1 + gain) / (2 * SOBEL_GAIN)  # of both, `other` matched to `one`, for that of their plain sum
+    a, b, c = vary[DOWN][DOWN], vary[DOWN][RIGHT], vary[RIGHT][RIGHT]
+    p, q = ((vary[way][ONE] - gain * vary[way][OTHER]) / slope for way in (DOWN, RIGHT))
     determinant = a * c - b * b
     if determinant <= 1e-3 * a * c:  # edges of one direction only: the other shift cannot be seen
         return (p / a if a > c else 0.0), (q / c if c >= a and c else 0.0)

@@ -19,20 +19,29 @@ from tools.benching import models
 from tools.benching.elsewhere import TWO_KINDS, by_hand
 from tools.benching.hiding import Seen
 from tools.benching.machine import Limit
-from tools.benching.models import kinds_here, kinds_rows, models_parts, models_rows
+from tools.benching.models import (
+    kinds_here,
+    kinds_rows,
+    models_parts,
+    models_rows,
+    on_other_providers,
+    others_part,
+    work_of,
+)
 from tools.benching.one_kind import Asked, Told
 from tools.exporter.checkpoint import IMAGE_SIZES
 from tools.exporter.errors import ExportError
 from tools.exporter.exporting import export_model
 from tools.exporter.guard import Limits
 from tools.exporter.layout import make_layout
-from tools.exporter.measure import Measured, measure
+from tools.exporter.measure import Measured, measure, strip_runner
 from tools.exporter.networks import STAGES
 from tools.exporter.options import DEFAULT_LIMITS, Options
 from tools.exporter.regions import plan_axis, plan_sharing
 from tools.exporter.session import open_session, run_strip
 from tools.exporter.strips import feed, made_up_strips, read_folder
 from tools.exporter.variants import (
+    CALLS,
     FP32,
     INT8,
     PATCH,
@@ -42,7 +51,7 @@ from tools.exporter.variants import (
     make_variants,
     random_network,
 )
-from tools.exporter.work import Work, count_work
+from tools.exporter.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -122,8 +131,9 @@ def test_what_a_cropped_file_multiplies_is_counted_as_its_regions_say(written: t
     )
     at_least = expected + share["4"] * single[last] / 2  # one of the two channels
     at_most = expected + share["4"] * PATCH[0] * PATCH[1] * (16 * WIDTH + 16 * 9)  # to sixteen, which are then shifted
-    counted = {name: count_work(path.read_bytes(), SIZE) for name, path in variants.paths.items()}
-    assert counted[PLAIN].float_multiplications * 1e9 == pytest.approx(sum(single.values()) * patches, rel=1e-6)
+    counted = {name: work_of(name, variants) for name in variants.paths}
+    for name in (PLAIN, CALLS):
+        assert counted[name].float_multiplications * 1e9 == pytest.approx(sum(single.values()) * patches, rel=1e-6)
     assert at_least * 0.999999 <= counted[FP32].float_multiplications * 1e9 <= at_most * 1.000001
     assert counted[FP32].float_multiplications < counted[PLAIN].float_multiplications
     taken = patches * sum(single[name] * share for name, share in taken_columns(single).items())
@@ -135,7 +145,7 @@ def test_what_a_cropped_file_multiplies_is_counted_as_its_regions_say(written: t
 
 def measured(name: str, seconds: float, ratios: tuple[float, ...]) -> Measured:
     """Make up what was measured."""
-    return Measured(name, seconds, ratios[1], ratios[1], 100.0, 10.0, ratios, ratios)
+    return Measured(name, seconds, ratios[1], ratios[1], 0.25, 100.0, 10.0, ratios, ratios)
 
 
 def test_every_file_is_held_to_the_limit_of_its_own_multiplications() -> None:
@@ -181,15 +191,54 @@ def test_the_main_files_stand_side_by_side_where_kinds_are_asked_for(
     checked: list[str] = []
     monkeypatch.setattr(models, "check", lambda kind, _: checked.append(kind))
     first, second = models_parts(tmp_path, variants, rounds=7, threads=1, kinds=("all", "avx2"))
-    assert [row[0] for row in first.rows] == list(variants.paths)
+    files = [*variants.paths, *on_other_providers(variants)]
+    assert [row[0] for row in first.rows] == files
     assert second.columns == ["", "as it is", "AVX2 only"]
     assert [(len(one.models), one.rounds, one.memory) for one in asked] == [
-        (len(variants.paths), 7, True),
+        (len(files), 7, True),
         (3, 3, False),
     ]
     assert [one.library for one in asked] == [None, str(tmp_path / "avx2.so")]
     assert checked == ["avx2"]
     assert models_parts(tmp_path, variants, rounds=7, threads=1, kinds=("avx2",))[0].title == first.title
+
+
+def test_other_widths_and_threads_stand_in_one_table(
+    written: tuple[bool, Variants], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row for each, with its ratios to the plain export in the same run."""
+    _, variants = written
+    asked: list[Asked] = []
+
+    def run(one: Asked) -> Told:
+        asked.append(one)
+        return Told([measured(name, 0.1, (0.9, 1.0, 1.1)) for name in one.models], Limit(50.0, 90.0), AS_IT_IS)
+
+    monkeypatch.setattr(models, "run", run)
+    part = others_part(tmp_path, [(variants, 1), (variants, 2)])
+    assert [one.threads for one in asked] == [1, 2]
+    assert [list(one.models) for one in asked] == [[PLAIN, CALLS, FP32, INT8]] * 2
+    assert [row[:4] for row in part.rows] == [
+        [variants.name, threads, "100", "1.000 (0.900 to 1.100)"] for threads in ("1", "2")
+    ]
+    assert all(len(row) == len(part.columns) for row in part.rows)
+
+
+def test_what_is_installed_is_measured_too_and_what_cannot_be_opened_is_left_out(
+    written: tuple[bool, Variants], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel of onnxruntime for CUDA on a machine without the device, here: said, and the cpu's figures stand."""
+    _, variants = written
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(models, "find_spec", lambda _: None)
+    others = on_other_providers(variants)
+    assert others == {f"{name}, on cuda": (name, "cuda") for name in (FP32, INT8)}
+    paths = {FP32: variants.paths[FP32]} | {name: variants.paths[file] for name, (file, _) in others.items()}
+    fed = feed(made_up_strips(SIZE)[1], "unit")
+    found = measure(paths, fed, rounds=1, threads=1, memory=False, providers=dict.fromkeys(others, "cuda"))
+    assert [one.name for one in found] == [FP32]
+    assert f"{INT8}, on cuda is left out: " in capsys.readouterr().err
+    assert found[0].load_seconds > 0
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -210,15 +259,18 @@ def test_a_checkpoint_is_measured_as_it_would_be_exported(
 
     monkeypatch.setattr("tools.exporter.variants.export_model", export)
     variants = make_trained_variants(tmp_path / "written", checkpoint, strips if calibrated else None)
-    assert list(variants.paths) == [PLAIN, FP32, INT8]
+    assert list(variants.paths) == [PLAIN, CALLS, FP32, INT8]
     assert variants.size == TRAINED_IMAGE
     assert "trained.pth" in variants.weights
     assert ("made-up strips" in variants.weights) != calibrated
     assert "layers that int8 leaves in float: encoder.block1.0" in variants.weights
     fed = feed(read_folder(strips, TRAINED_IMAGE)[0], "unit")
-    plain, fp32, int8 = (run_strip(open_session(path.read_bytes(), 1), fed) for path in variants.paths.values())
+    plain, calls, fp32, int8 = (
+        strip_runner(open_session(path.read_bytes(), 1), fed)() for path in variants.paths.values()
+    )
     assert float(plain.max()) > 0.5  # it is trained: one of the strips has a defect
     assert float(abs(plain - fp32).max()) < 1e-3
+    assert float(abs(plain - calls).max()) < 1e-3
     assert len(exported) == calibrated
     for content in exported:
         assert np.array_equal(run_strip(open_session(content, 1), fed), int8)

@@ -214,7 +214,7 @@ def test_report_measures_all_that_the_network_could_be(
 def test_report_is_one_page_for_itself(export: Export) -> None:
     """Nothing is loaded from elsewhere; figures, drawing, scatter, table and pictures are there."""
     exported = export()
-    page = make_report(exported, [Measured("plain export", 1.0, 1.0, 1.0, 100.0, 10.0)], opset=17)
+    page = make_report(exported, [Measured("plain export", 1.0, 1.0, 1.0, 0.1, 100.0, 10.0)], opset=17)
     assert "http" not in page
     assert 'src="' not in page.replace('src="data:image/png;base64', "")
     for part in ("<svg", "circle", "plain export", "Allowed", exported.worst.name, exported.facts.checkpoint_sha256):

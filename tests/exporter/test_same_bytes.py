@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from agent.contract.golden import decode_golden
+from agent.contract.measures import FEWEST_STRIPS
 from tests.exporter import bad_quantisations
-from tests.exporter.trained import TRAINED_IMAGE
+from tests.exporter.trained import TRAINED_IMAGE, save_strips
 from tests.helpers.repository import ROOT
 from tests.helpers.soak import SHARE
 from tools.exporter import calibration as calibrating
-from tools.exporter import proving
+from tools.exporter import proof_strips, proving, reference, separation
 from tools.exporter.calibration import calibrate
 from tools.exporter.emit import fold
 from tools.exporter.errors import ExportError
@@ -45,6 +46,7 @@ from tools.exporter.strips import feed, made_up_strips
 from tools.exporter.variants import random_network
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tools.exporter.approval import Exported
@@ -82,6 +84,16 @@ def _rounds_otherwise(patch: pytest.MonkeyPatch, seed: int) -> None:
     patch.setattr(proving, "check_batches", lambda *_: None)  # a strip differs from itself now
 
 
+def _torch_rounds_otherwise(patch: pytest.MonkeyPatch, size: float) -> None:
+    random = np.random.default_rng(0)
+    heats: Callable[..., list[np.ndarray]] = reference._heats
+
+    def noisy(*given: Any) -> list[np.ndarray]:
+        return [heat + random.uniform(-size, size, heat.shape).astype(heat.dtype) for heat in heats(*given)]
+
+    patch.setattr(reference, "_heats", noisy)
+
+
 def test_another_processors_rounding_does_not_reach_the_file(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +108,32 @@ def test_another_processors_rounding_does_not_reach_the_file(
     plan, strip = here.calibration.plan, golden.strip / np.float32(255)
     [exact] = exact_heatmaps(here.source, here.layout, plan, [(strip, None)], window="exact", opset=17)
     assert np.array_equal(golden.heatmap, exact.astype(np.float32).astype(np.float16).astype(np.float32))
+
+
+def test_torchs_rounding_does_not_reach_scores_and_threshold(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes near a decision, or is written to four digits, is computed in double precision."""
+    line = trained[0], save_strips(tmp_path / "line", 2 * FEWEST_STRIPS)
+    for number in range(2, 2 * FEWEST_STRIPS, 2):  # all but one that show defects
+        (line[1] / f"strip_{number}.tif").unlink()
+    for module in (proof_strips, separation):
+        monkeypatch.setattr(module, "MOST_STRIPS", 1)
+    for module, name, value in (
+        (separation, "NOISE", 0.02),
+        (proof_strips, "NOISE", 0.02),
+        (proof_strips, "SAME", 0.5),
+    ):
+        monkeypatch.setattr(module, name, value)  # as much larger than what is seen as the noise here
+    asked: dict[str, Any] = {"precision": "fp32", "max_heat_change": 0.01, "max_score_change": 0.01}
+    here = _export(line, tmp_path / "here.onnx", **asked)
+    _torch_rounds_otherwise(monkeypatch, 3e-3)
+    there = _export(line, tmp_path / "there.onnx", **asked)
+    assert not np.array_equal(here.proven[0].expected, there.proven[0].expected)
+    assert here.facts == there.facts
+    assert here.facts.reference
+    assert here.facts.reference.spreads["score"].deviation > 0
+    assert here.path.read_bytes() == there.path.read_bytes()
 
 
 def test_a_processor_that_computes_something_else_exports_nothing(

@@ -182,3 +182,21 @@ def test_an_export_without_memory_for_the_trial_ends_in_one_sentence(
     with pytest.raises(ExportError, match=r"no memory for the model\): free some memory"):
         export(checkpoint, network=network, patch_size=(64, 64), allow_blind=False)
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("strips", "before", "defects", "settled"),
+    [
+        ((0.10,), (0.05,) * 3, (0.90,) * 3, True),
+        ((0.10,), (0.05,) * 3, (0.901,) * 3, False),  # half way lies a fourth digit of 5
+        ((0.10, 0.814), (0.05,) * 3, (0.90,) * 3, True),
+        ((0.10, 0.815), (0.05,) * 3, (0.90,) * 3, False),  # nearly as hot as the spots, or not
+        ((0.10,), (0.05, 0.05, 0.05), (0.15, 0.90, 0.91), False),  # a spot that is just seen, or not
+        ((0.10, 0.37, 0.37), (0.05,) * 3, (0.505,) * 3, False),  # the wider gap is this one, or that one
+    ],
+)
+def test_a_threshold_that_rounding_may_move_is_known(
+    strips: tuple[float, ...], before: tuple[float, ...], defects: tuple[float, ...], settled: bool
+) -> None:
+    """By a digit, or because a strip, a spot or a gap counts or does not; then it is computed exactly."""
+    assert Separation(strips, before, defects, 0.05, "strips").is_settled == settled

@@ -67,14 +67,19 @@ def states(ledger: Ledger) -> dict[str, str]:
 
 
 def test_whether_any_strip_waits_is_known_without_asking_for_each_camera(ledger: Ledger) -> None:
-    """Fresh ones, and those that a worker was lost on; of whatever camera."""
-    assert not ledger.strips.any_waits()
+    """Fresh ones, and those that a worker was lost on; of whatever camera, besides those that are in work already."""
+    assert not ledger.strips.any_waits(())
     strip = begin(ledger, file(camera="side"))
-    assert ledger.strips.any_waits()
+    assert ledger.strips.any_waits(())
+    assert not ledger.strips.any_waits({strip.row})
     ledger.strips.put_back(strip.row, 1)
-    assert ledger.strips.any_waits()
-    ledger.strips.commit(strip, result(), payload, PLENTY)
-    assert not ledger.strips.any_waits()
+    assert ledger.strips.any_waits(())
+    another = begin(ledger, file("b.tif"))
+    assert ledger.strips.any_waits({strip.row})
+    assert not ledger.strips.any_waits({strip.row, another.row})
+    for judged in (strip, another):
+        ledger.strips.commit(judged, result(), payload, PLENTY)
+    assert not ledger.strips.any_waits(())
 
 
 def test_a_strip_is_accounted_for_from_begin_on(ledger: Ledger) -> None:

@@ -104,6 +104,18 @@ def test_symlinked_folder_and_where_it_points_to_next(root: Path, tmp_path: Path
     assert line.watcher.status().found_without_event == 0
 
 
+def test_the_folder_that_a_link_leads_to_gets_another_name(root: Path, tmp_path: Path, start: Start) -> None:
+    """It is the same folder, and its files are looked for where it is now."""
+    (tmp_path / "link").symlink_to(root)
+    line = start(tmp_path / "link").ready()
+    root.rename(tmp_path / "renamed")
+    (tmp_path / "turned").symlink_to("renamed")
+    (tmp_path / "turned").rename(tmp_path / "link")
+    line.until(lambda: line.watcher._folder.root == str(tmp_path / "renamed"))
+    (tmp_path / "renamed" / "a.tif").write_bytes(b"1")
+    line.until_paths("a.tif")
+
+
 @needs("mount", "umount")
 @pytest.mark.root
 @needs_root

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnxruntime
+
+from agent.worker.providers import OF_ONNXRUNTIME, OPENVINO
 from tools.benching.hiding import ALL, KINDS, check, compile_hiding
 from tools.benching.machine import describe
 from tools.benching.one_kind import Asked, Told, run
 from tools.benching.page import Part
 from tools.benching.spreads import Spread
 from tools.exporter.errors import ExportError
-from tools.exporter.progress import say
+from tools.exporter.progress import progress, say
 from tools.exporter.session import cores
-from tools.exporter.variants import FP32, INT8, PLAIN
+from tools.exporter.variants import CALLS, FP32, INT8, PLAIN
 from tools.exporter.work import Work, count_work
 
 if TYPE_CHECKING:
@@ -35,14 +40,14 @@ LIMIT = (
 def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int, kinds: Sequence[str]) -> list[Part]:
     """Measure every file on the first of `kinds`, and where there are more, the main ones on each side by side."""
     threads = threads or cores()
-    work = {name: count_work(path.read_bytes(), variants.size) for name, path in variants.paths.items()}
+    work = {name: work_of(name, variants) for name in variants.paths}
+    work |= {name: work[file] for name, (file, _) in on_other_providers(variants).items()}
     main = [name for name in (PLAIN, FP32, INT8) if name in variants.paths]
     first, *others = kinds
     machine, without_hidden = describe(), describe(KINDS[first].hidden if first in KINDS else ())
     fewer = min(rounds, SIDE_BY_SIDE_ROUNDS)
-    told = {
-        first: measure_kind(folder, first, variants, list(variants.paths), rounds=rounds, threads=threads, memory=True)
-    }
+    names = [*variants.paths, *on_other_providers(variants)]
+    told = {first: measure_kind(folder, first, variants, names, rounds=rounds, threads=threads, memory=True)}
     for kind in others:
         told[kind] = measure_kind(folder, kind, variants, main, rounds=fewer, threads=threads, memory=False)
     parts = [
@@ -51,7 +56,7 @@ def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int,
             without_hidden,
             [
                 "file", "10^9 multiplications", "ms a strip", "at the limit, ms", "of the limit", "ratio",
-                "ratio of processor time", "MiB", "ratio", "MB",
+                "ratio of processor time", "ms to open", "MiB", "ratio", "MB",
             ],
             models_rows(told[first], work),
             f"{variants.weights} Ratios are against the plain export (torch's own, one copy of the network for each "
@@ -80,8 +85,11 @@ def measure_kind(
 ) -> Told:
     """Measure some of the files as on that kind of processor; ExportError where this machine cannot be one."""
     library = None if kind == ALL else compile_hiding(kind, folder)
-    paths = {name: str(variants.paths[name].resolve()) for name in names}
-    told = run(Asked(paths, variants.size, rounds, threads, memory, str(library.resolve()) if library else None))
+    others = on_other_providers(variants)
+    paths = {name: str(variants.paths[others[name][0] if name in others else name].resolve()) for name in names}
+    providers = {name: others[name][1] for name in names if name in others}
+    preloaded = str(library.resolve()) if library else None
+    told = run(Asked(paths, variants.size, rounds, threads, memory, preloaded, providers=providers))
     if library:
         check(kind, told.seen)
     return told
@@ -109,6 +117,43 @@ def kinds_here(kinds: Sequence[str]) -> list[str]:
     return possible
 
 
+def others_part(folder: Path, others: Sequence[tuple[Variants, int]]) -> Part:
+    """Measure the main files of other networks, each with so many threads, in one table."""
+    rows = []
+    for variants, threads in progress(others, "widths and threads"):
+        names = [PLAIN, CALLS, FP32, INT8]
+        told = measure_kind(folder, ALL, variants, names, rounds=SIDE_BY_SIDE_ROUNDS, threads=threads, memory=False)
+        plain, *rest = told.measured
+        _, share = of_the_limit(told.measured[-1], told, {INT8: work_of(INT8, variants)})
+        ratios = [Spread.of(one.cpu_ratios).tell(3) for one in rest]
+        rows.append([variants.name, str(threads), f"{plain.seconds * 1e3:.0f}", *ratios, share])
+    return Part(
+        "Models: other widths, other threads",
+        describe(),
+        ["", "threads", "plain export, ms a strip", CALLS, FP32, INT8, "int8: of the limit"],
+        rows,
+        "Random weights. Ratios of processor time to the plain export, medians of "
+        f"{SIDE_BY_SIDE_ROUNDS} rounds in turn, and from the lowest to the highest.",
+    )
+
+
+def on_other_providers(variants: Variants) -> dict[str, tuple[str, str]]:
+    """Give what else can be measured here, by its name: which file, on which provider."""
+    offered = onnxruntime.get_available_providers()
+    here = [name for name, (needed, *_) in OF_ONNXRUNTIME.items() if needed in offered]
+    here += [OPENVINO] if find_spec(OPENVINO) else []
+    files = [name for name in (FP32, INT8) if name in variants.paths]
+    return {f"{name}, on {provider}": (name, provider) for provider in here for name in files}
+
+
+def work_of(name: str, variants: Variants) -> Work:
+    """Count what a file of `variants` has to compute for a strip."""
+    content, layout = variants.paths[name].read_bytes(), variants.layout
+    if name == CALLS:
+        return count_work(content, (layout.patch_height, layout.patch_width)).times(len(layout.windows))
+    return count_work(content, variants.size)
+
+
 def models_rows(told: Told, work: Mapping[str, Work]) -> list[list[str]]:
     """One row for each file."""
     base = told.measured[0]
@@ -120,8 +165,12 @@ def models_rows(told: Told, work: Mapping[str, Work]) -> list[list[str]]:
             *of_the_limit(one, told, work),
             "1" if one is base else Spread.of(one.ratios).tell(3),
             "1" if one is base else Spread.of(one.cpu_ratios).tell(3),
-            f"{one.peak_mib:.0f}",
-            f"{one.peak_mib / base.peak_mib:.2f}",
+            f"{one.load_seconds * 1e3:.0f}",
+            *(
+                ("-", "-")
+                if math.isnan(one.peak_mib)
+                else (f"{one.peak_mib:.0f}", f"{one.peak_mib / base.peak_mib:.2f}")
+            ),
             f"{one.file_mb:.1f}",
         ]
         for one in told.measured

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tools.benching.hiding import Seen, environment, look
@@ -35,6 +35,7 @@ class Asked:
     memory: bool
     library: str | None  # what hides; it was preloaded
     limit_rounds: int = LIMIT_ROUNDS
+    providers: dict[str, str] = field(default_factory=dict)  # by the file's name, where it is not the cpu that computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,14 @@ def tell(asked: Asked) -> Told:
     paths = {name: Path(path) for name, path in asked.models.items()}
     measured = []
     if paths:
-        measured = measure(paths, fed, rounds=asked.rounds, threads=asked.threads, memory=asked.memory)
+        measured = measure(
+            paths,
+            fed,
+            rounds=asked.rounds,
+            threads=asked.threads,
+            memory=asked.memory,
+            providers=asked.providers,
+        )
     after = measure_limit(
         asked.threads, rounds=asked.limit_rounds
     )  # what else the machine does can only make it look slower

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agent.config import ChecksSection, HeatmapsSection, ScoringSection
+from agent.contract.exposure import WHITE
 from agent.ledger import NewResult, open_ledger
 from agent.records import FileIdentity, SettledFile
 from agent.regular_files import read_regular_file
 from agent.worker.checks import check_output, check_strip, to_model_input
 from agent.worker.heatmaps import HeatmapWriter, encode_heatmaps
+from agent.worker.measuring import measure
 from agent.worker.model import load_model, read_model, run
 from agent.worker.scoring import score_heatmap
 from agent.worker.tiff import read_strip
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-STAGES = ("read", "decode and check", "infer", "score and draw", "write heatmaps", "begin and commit")
+STAGES = (
+    "read",
+    "decode and check",
+    "infer",
+    "measure, beside drawing",
+    "score and draw",
+    "write heatmaps",
+    "begin and commit",
+)
 MOST_BYTES = 64 << 20
 PATIENCE_SECONDS = 60.0
 MESSAGE = b"x" * 900
@@ -57,8 +67,10 @@ def stages(folder: Path, strips: Mapping[str, bytes], model: Path, rounds: int) 
                 fed, _ = to_model_input(pixels, checks, "gray8" if facts.input_scale == "gray8" else "unit")
             with timed("infer"):
                 output, _ = run(loaded, fed)
+            heatmap = check_output(output, facts.height, facts.width)
+            with timed("measure, beside drawing"):
+                measure(fed[0], WHITE if facts.input_scale == "gray8" else 1.0, float(heatmap.max()))
             with timed("score and draw"):
-                heatmap = check_output(output, facts.height, facts.width)
                 scored = score_heatmap(heatmap, scoring)
                 threshold = facts.threshold or 0.5
                 contents = encode_heatmaps(

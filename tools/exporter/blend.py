@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from tools.exporter.progress import progress
+from tools.exporter.separation import NOISE
 from tools.exporter.strips import WHITE, NamedStrip
 
 if TYPE_CHECKING:
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from tools.exporter.graph import Array
     from tools.exporter.layout import Layout
 
+    HeatOf = Callable[[Array], Array]
+
 FAINT = " + faint defect"  # behind the name of a strip
 LOWEST, HIGHEST = 0.3, 0.7  # scores of blended strips
 DISTANCE_FROM_THRESHOLD = 0.08  # a verdict right at the threshold would flip by rounding
 CLEAN_BELOW = 0.2
+NOTICED = CLEAN_BELOW / 2  # from this heat on the reference takes the place of what is there
+CLOSE = DISTANCE_FROM_THRESHOLD / 2  # to what a score is to be
 ATTEMPTS = 8
 STRENGTHS = 8  # tried at once, then as many between the best two
 DARK, BRIGHT = 30.0, 200.0  # grey levels of a defect on bright and on dark ground
@@ -29,19 +34,22 @@ def blend_defects(
     strips: Sequence[NamedStrip],
     heatmaps: Sequence[Array],
     layout: Layout,
-    heat_of: Callable[[Array], Array],
+    heat_of: HeatOf,
     threshold: float,
+    exact_heat_of: HeatOf | None = None,
 ) -> list[NamedStrip]:
     """Make one strip with a faint spot from each strip where that works.
 
-    `heatmaps` are those of the strips in torch, `heat_of` maps patches (N, 3, h, w) in 0..1 to heat (N, h, w). Strips
-    take turns to lie below and above the threshold.
+    `heatmaps` are those of the strips in torch, `heat_of` maps patches (N, 3, h, w) in 0..1 to heat (N, h, w). Where
+    that comes so near to what is decided by that processors might differ, `exact_heat_of` is asked. Strips take turns
+    to lie below and above the threshold.
     """
     aims = [max(LOWEST + 0.02, threshold - 0.12), min(HIGHEST - 0.02, threshold + 0.12)]
     blended = []
     for number, (strip, heatmap) in enumerate(progress(list(zip(strips, heatmaps, strict=True)), "faint defects")):
         clean = _without_defects(strip.pixels, heatmap)
-        pixels = _blend_one(clean, layout, heat_of, aims[number % 2], np.random.default_rng(number))
+        random = np.random.default_rng(number)
+        pixels = _blend_one(clean, layout, heat_of, aims[number % 2], random, exact_heat_of)
         if pixels is not None:
             blended.append(NamedStrip(strip.name + FAINT, pixels))
     return blended
@@ -54,14 +62,25 @@ def is_telling(score: float, threshold: float) -> bool:
 
 def _without_defects(pixels: Array, heatmap: Array) -> Array:
     """Put the reference in the place of everything that the network notices."""
-    noticed = cv2.dilate((heatmap > CLEAN_BELOW / 2).astype(np.uint8), np.ones((21, 21), np.uint8)).astype(bool)
+    noticed = cv2.dilate((heatmap > NOTICED).astype(np.uint8), np.ones((21, 21), np.uint8)).astype(bool)
     clean = pixels.copy()
     clean[0][noticed] = pixels[1][noticed]
     return clean
 
 
+def _is_doubtful(scores: Array, aim: float) -> bool:
+    """Tell whether the processor's rounding might choose another spot, or another strength of it."""
+    far = np.sort(np.abs(scores - aim))
+    return bool(min(np.abs(scores - CLEAN_BELOW).min(), far[0], far[1] - far[0], abs(far[0] - CLOSE)) <= NOISE)
+
+
 def _blend_one(
-    clean: Array, layout: Layout, heat_of: Callable[[Array], Array], aim: float, random: np.random.Generator
+    clean: Array,
+    layout: Layout,
+    heat_of: HeatOf,
+    aim: float,
+    random: np.random.Generator,
+    exact_heat_of: HeatOf | None,
 ) -> Array | None:
     for _ in range(ATTEMPTS):
         row, column = layout.windows[int(random.integers(len(layout.windows)))]
@@ -69,7 +88,11 @@ def _blend_one(
         top, bottom = row.start + row.keep_start, row.start + row.keep_stop
         left, right = column.start + column.keep_start, column.start + column.keep_stop
         spot = _spot(layout, random.uniform(top, bottom), random.uniform(left, right), radius)
-        level = BRIGHT if float((clean[0] * spot).sum() / spot.sum()) < (DARK + BRIGHT) / 2 else DARK
+        level = (
+            BRIGHT
+            if float((clean[0] * spot).sum(dtype=np.float64) / spot.sum(dtype=np.float64)) < (DARK + BRIGHT) / 2
+            else DARK
+        )
         patch = (
             slice(row.start, row.start + layout.patch_height),
             slice(column.start, column.start + layout.patch_width),
@@ -84,6 +107,8 @@ def _blend_one(
         def scores(strengths: Array, patch: tuple[slice, slice] = patch, kept: tuple[slice, slice] = kept) -> Array:
             patches = np.stack([with_spot(strength)[:, *patch] for strength in strengths]) / np.float32(WHITE)
             found: Array = heat_of(patches)[:, *kept].max((1, 2))
+            if exact_heat_of and _is_doubtful(found, aim):
+                found = exact_heat_of(patches)[:, *kept].max((1, 2))
             return found
 
         coarse = np.linspace(0, 1, STRENGTHS)
@@ -94,7 +119,7 @@ def _blend_one(
         fine = np.linspace(coarse[above - 1], coarse[above], STRENGTHS)
         found = scores(fine)
         best = int(np.argmin(np.abs(found - aim)))
-        if abs(float(found[best]) - aim) < 0.04:  # noqa: PLR2004 - half the distance that is kept from the threshold
+        if abs(float(found[best]) - aim) < CLOSE:
             return with_spot(float(fine[best]))
     return None
 

@@ -17,8 +17,8 @@ from tools.exporter.looks import reference_of
 from tools.exporter.options import Options, check_options, limits_of
 from tools.exporter.patchwise import why_not_exact
 from tools.exporter.progress import say
-from tools.exporter.proof_strips import faint_defects, golden_strip, see_defects, strips_of
-from tools.exporter.proving import Subject, exact_heat, references, serialise
+from tools.exporter.proof_strips import faint_defects, golden_strip, see_defects, settled, strips_of
+from tools.exporter.proving import Subject, exact_heat, serialise
 from tools.exporter.source import Source, check_layer, make_source
 from tools.exporter.strips import read_folder
 from tools.exporter.versions import next_version, utc
@@ -42,20 +42,26 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     if asked.window == "whole":
         source.check_whole_is_possible()
     seen_patches: Seen = {}
-    proven = references(source, layout, strips_of(asked, layout), seen_patches)
-    separation = see_defects(source, layout, proven, asked, seen_patches)
+    if reason := why_not_exact(source, layout, asked.opset):
+        say(f"{reason} On another processor the file may come out different.")
+    exactly = not reason
+    strips = strips_of(asked, layout)
+    of_the_line = asked.calibration is not None
+    proven = settled(source, layout, asked.opset, strips, seen_patches, can_be_exact=exactly and of_the_line)
+    separation = see_defects(source, layout, proven, asked, seen_patches, can_be_exact=exactly)
     if asked.threshold is None:
         asked = replace(asked, threshold=separation.threshold)
     facts = _facts(asked, checkpoint_path, checkpoint.sha256, layout, source)
     if asked.calibration and not asked.is_exact:
-        proven += faint_defects(source, layout, proven, asked.verdict_threshold, seen_patches)
-    subject = _subject(asked, source, layout)
+        proven += faint_defects(source, layout, proven, asked, seen_patches, can_be_exact=exactly)
+    threshold, limits = asked.verdict_threshold, limits_of(asked)
+    subject = Subject(source, layout, asked.window, asked.opset, asked.input_scale, threshold, limits, exactly)
     seen, outcome = approve(asked, subject, Exported(out, facts, layout, source, proven, separation=separation))
     chosen = golden_strip(asked, seen.proven)
     facts = with_golden(facts, chosen, exact_heat(subject, seen.calibration, chosen))
     if asked.calibration:  # not the golden strip, and no spots that were blended in
         lit = read_folder(asked.calibration, (layout.height, layout.width))
-        heatmaps = [one.expected for one in seen.proven[: len(lit)]]  # torch's: the same on every processor
+        heatmaps = [one.expected for one in seen.proven[: len(lit)]]  # torch's, the scores in double precision
         facts = replace(
             facts,
             exposure=measure_exposure([strip.pixels for strip in lit]),
@@ -68,13 +74,6 @@ def export_model(checkpoint_path: Path, out: Path, options: Options | None = Non
     try_as_a_box(content, asked)
     write_file(out, content)
     return replace(seen, facts=facts, size_bytes=len(content))
-
-
-def _subject(asked: Options, source: Source, layout: Layout) -> Subject:
-    if reason := why_not_exact(source, layout, asked.opset):
-        say(f"{reason} On another processor the file may come out different.")
-    threshold, limits = asked.verdict_threshold, limits_of(asked)
-    return Subject(source, layout, asked.window, asked.opset, asked.input_scale, threshold, limits, not reason)
 
 
 def _facts(asked: Options, checkpoint_path: Path, checkpoint_sha256: str, layout: Layout, source: Source) -> ModelFacts:

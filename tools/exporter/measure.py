@@ -1,4 +1,7 @@
-"""Measure models against each other: interleaved runs for the time, a fresh process each for the memory."""
+"""Measure models against each other: interleaved runs for the time, a fresh process each for the memory.
+
+A file for patches that are smaller than the strip is called once for each, its heat stitched in numpy.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.contract.model import INPUT_NAME, OUTPUT_NAME
+import numpy as np
+
+from agent.worker.model import CPU
+from agent.worker.providers import open_on
+from agent.worker.unusable import Unusable
 from tools.exporter.errors import ExportError
-from tools.exporter.progress import progress
-from tools.exporter.session import open_session
+from tools.exporter.layout import make_layout
+from tools.exporter.progress import progress, say
+from tools.exporter.session import open_session, run_strip
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    import onnxruntime
 
     from tools.exporter.graph import Array
 
@@ -46,6 +56,7 @@ class Measured:
     seconds: float  # median wall time of a strip
     ratio: float
     cpu_ratio: float  # the same of processor time, which other programs on the machine disturb less
+    load_seconds: float  # to open it
     peak_mib: float  # of the whole process that loads the model and runs it twice; not a number where not asked for
     file_mb: float
     ratios: tuple[float, ...] = ()  # round by round
@@ -53,33 +64,52 @@ class Measured:
 
 
 def measure(
-    models: Mapping[str, Path], fed: Array, *, rounds: int, threads: int, memory: bool = True
+    models: Mapping[str, Path],
+    fed: Array,
+    *,
+    rounds: int,
+    threads: int,
+    memory: bool = True,
+    providers: Mapping[str, str] | None = None,
 ) -> list[Measured]:
-    """Run the models in turn, `rounds` times, on `fed` (3, H, W); the first of `models` is the base of the ratios."""
-    sessions = {name: open_session(path.read_bytes(), threads) for name, path in models.items()}
-    wall: dict[str, list[float]] = {name: [] for name in models}
-    cpu: dict[str, list[float]] = {name: [] for name in models}
-    feeds = {INPUT_NAME: fed[None]}
-    for session in sessions.values():
-        session.run([OUTPUT_NAME], feeds)
+    """Run the models in turn, `rounds` times, on `fed` (3, H, W); the first of `models` is the base of the ratios.
+
+    `providers` names by model what computes it where that is not the cpu; what cannot is left out, and that is said.
+    """
+    runs: dict[str, Callable[[], object]] = {}
+    load = {}
+    elsewhere = providers or {}
+    for name, path in models.items():
+        content, started = path.read_bytes(), time.perf_counter()
+        try:
+            runs[name] = _open(content, elsewhere.get(name, CPU), fed, threads)
+        except Unusable as error:
+            say(f"{name} is left out: {error}")
+            continue
+        load[name] = time.perf_counter() - started
+        runs[name]()
+    wall: dict[str, list[float]] = {name: [] for name in runs}
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
     for _ in progress(range(rounds), "rounds"):
-        for name, session in sessions.items():
+        for name, run in runs.items():
             started, worked = time.perf_counter(), time.process_time()
-            session.run([OUTPUT_NAME], feeds)
+            run()
             wall[name].append(time.perf_counter() - started)
             cpu[name].append(time.process_time() - worked)
     first = next(iter(models))
-    del sessions
+    runs.clear()  # their memory, before that of others is measured
     found = []
-    for name, path in models.items():
+    for name, path in ((name, models[name]) for name in wall):
         ratios, cpu_ratios = _ratios(wall[name], wall[first]), _ratios(cpu[name], cpu[first])
-        peak = statistics.median(peak_mib(path, threads) for _ in range(MEMORY_RUNS)) if memory else math.nan
+        asked = memory and name not in elsewhere
+        peak = statistics.median(peak_mib(path, threads) for _ in range(MEMORY_RUNS)) if asked else math.nan
         found.append(
             Measured(
                 name,
                 statistics.median(wall[name]),
                 statistics.median(ratios),
                 statistics.median(cpu_ratios),
+                load[name],
                 peak,
                 path.stat().st_size / 1e6,
                 ratios,
@@ -87,6 +117,34 @@ def measure(
             )
         )
     return found
+
+
+def _open(content: bytes, provider: str, fed: Array, threads: int) -> Callable[[], object]:
+    if provider == CPU:
+        return strip_runner(open_session(content, threads), fed)
+    compute = open_on(provider, content, (fed.shape[1], fed.shape[2]), threads)
+    return lambda: compute(fed[None])
+
+
+def strip_runner(session: onnxruntime.InferenceSession, fed: Array) -> Callable[[], Array]:
+    """Give what scores `fed` (3, H, W) once: -> heatmap (H, W), in one call or in one for each patch."""
+    side = tuple(session.get_inputs()[0].shape[2:])
+    size = fed.shape[1], fed.shape[2]
+    if side == size:
+        return lambda: run_strip(session, fed)
+    layout = make_layout(size, (side[0], side[1]))
+
+    def run() -> Array:
+        heatmap = np.empty(size, np.float32)
+        for row, column in layout.windows:
+            bottom, right = row.start + layout.patch_height, column.start + layout.patch_width
+            heat = run_strip(session, fed[:, row.start : bottom, column.start : right])
+            heatmap[layout.kept(row, column)] = heat[
+                row.keep_start : row.keep_stop, column.keep_start : column.keep_stop
+            ]
+        return heatmap
+
+    return run
 
 
 def peak_mib(model: Path, threads: int) -> float:

@@ -13,15 +13,17 @@ from tools.exporter.exact_operators import NotExactError
 from tools.exporter.graph import Graph, float_info, make_model
 from tools.exporter.layout import Layout, Window
 from tools.exporter.quantise import quantisable_layers, tensors_to_watch
+from tools.exporter.reference import digest_of, patches_of
 from tools.exporter.side_by_side import side_by_side
 from tools.exporter.source import STRIDE
 from tools.exporter.windows import whole_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tools.exporter.graph import Array
     from tools.exporter.quantise import QuantisationPlan
+    from tools.exporter.reference import Seen
     from tools.exporter.source import Source
 
 
@@ -94,6 +96,35 @@ def exact_heatmaps(
                 tasks.append((heatmap[kept], patch, row, column))
     side_by_side(fill, tasks, "closer look")
     return heatmaps
+
+
+def exact_heat(source: Source, layout: Layout, opset: int, title: str = "") -> Callable[[Array], Array]:
+    """Give what `torch_heat` gives, patches (N, 3, h, w) in 0..1 -> heat (N, h, w), in double precision."""
+    network = exact_network(patch_model(source, layout, opset, None))
+
+    def heat(patch: Array) -> Array:
+        found: Array = network(source.inputs_of(patch)[None])[0][0, 0].astype(np.float32)
+        return found
+
+    return lambda patches: np.stack(side_by_side(heat, list(patches), title))
+
+
+def settle(source: Source, layout: Layout, opset: int, looks: Sequence[tuple[Array, Array | None]], seen: Seen) -> None:
+    """Compute patches anew, the same on every processor: `seen` gives them so from then on.
+
+    `looks` are strips, (3, H, W) float32 in 0..1, each with the pixels whose patches are meant, (H, W) bool, or None
+    for all.
+    """
+    chosen = {
+        digest_of(patch): patch
+        for strip, pixels in looks
+        for (row, column), patch in zip(layout.windows, patches_of(strip, layout), strict=True)
+        if pixels is None or pixels[layout.kept(row, column)].any()
+    }
+    if chosen:
+        seen.update(
+            zip(chosen, exact_heat(source, layout, opset, "closer look")(np.stack(list(chosen.values()))), strict=True)
+        )
 
 
 def can_be_exact(source: Source, layout: Layout, opset: int) -> bool:

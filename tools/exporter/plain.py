@@ -1,4 +1,8 @@
-"""The plain export that every figure is measured against: torch's own, opset 11, one copy of the network per patch."""
+"""The plain exports that figures are measured against: torch's own, opset 11.
+
+One has a copy of the network for each patch of the strip; the other is the network alone, for those who cut and stitch
+in their own code.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +43,34 @@ class _FullStrip(nn.Module):
         return torch.cat([heatmap, zeros, zeros], 1)
 
 
+class _Patch(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.network(patches), 1)[:, 1:]
+
+
 def export_plain(network: nn.Module, layout: Layout) -> bytes:
     """Export the full strip as a person would without this tool."""
+    return _export(_FullStrip(network, layout), (layout.height, layout.width))
+
+
+def export_patch(network: nn.Module, layout: Layout) -> bytes:
+    """Export the network alone: (batch, 3, h, w) of a patch -> its heat, (batch, 1, h, w)."""
+    return _export(_Patch(network), (layout.patch_height, layout.patch_width))
+
+
+def _export(module: nn.Module, size: tuple[int, int]) -> bytes:
     written = io.BytesIO()
-    example = torch.zeros(1, CHANNELS, layout.height, layout.width)
+    example = torch.zeros(1, CHANNELS, *size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that this exporter is going to be removed
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch_export: Any = torch.onnx.export  # its annotations leave out the file objects that it takes
         torch_export(
-            _FullStrip(network, layout),
+            module,
             (example,),
             written,
             dynamo=False,

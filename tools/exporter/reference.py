@@ -33,12 +33,8 @@ def reference_heatmap(
     if double:
         network = copy.deepcopy(network).double()
     heatmap = np.zeros((layout.height, layout.width), np.float32)
-    pixels = np.ascontiguousarray(strip, np.float64 if double else np.float32)
-    patches = [
-        pixels[:, row.start : row.start + layout.patch_height, column.start : column.start + layout.patch_width]
-        for row, column in layout.windows
-    ]
-    digests = [hashlib.blake2b(patch.tobytes()).digest() for patch in patches]
+    patches = patches_of(np.ascontiguousarray(strip, np.float64 if double else np.float32), layout)
+    digests = [digest_of(patch) for patch in patches]
     seen = {} if seen is None else seen
     new = {digest: patch for digest, patch in zip(digests, patches, strict=True) if digest not in seen}
     seen.update(zip(new, _heats(network, list(new.values())), strict=True))
@@ -46,6 +42,19 @@ def reference_heatmap(
         kept = seen[digest][row.keep_start : row.keep_stop, column.keep_start : column.keep_stop]
         heatmap[layout.kept(row, column)] = kept
     return heatmap
+
+
+def patches_of(strip: Array, layout: Layout) -> list[Array]:
+    """(3, H, W) -> (3, h, w) for each window."""
+    return [
+        strip[:, row.start : row.start + layout.patch_height, column.start : column.start + layout.patch_width]
+        for row, column in layout.windows
+    ]
+
+
+def digest_of(patch: Array) -> bytes:
+    """Name a patch in `Seen`."""
+    return hashlib.blake2b(patch.tobytes()).digest()
 
 
 def torch_heat(network: torch.nn.Module) -> Callable[[Array], Array]:

@@ -8,7 +8,7 @@ its trial serve.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ WEAKEST = 0.1  # quantile of the spots that are seen: the threshold lies below n
 SHOWN = 8  # scores
 CLEAR_GAP = 0.1  # between the scores of strips, where no painted spot is seen
 AT_EXPORT = "give --allow-blind for a file to look at, which no box takes"
+NOISE = 1e-5  # of heat: more than torch's single precision differs by between processors
 MOST_ON_AVERAGE = 0.5  # heat of whole strips: above, the network calls everything a defect
 
 
@@ -79,6 +80,22 @@ class Separation:
     def threshold(self) -> float:
         """Half way between both, three digits."""
         return round(sum(self.edges) / 2, 3) if self.seen else DEFAULT_THRESHOLD
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether single precision decides nothing: the threshold is the same when all heat is a little more or less.
+
+        It rises and falls with each of them, so the ends say enough.
+        """
+        return all(self._moved(*by).threshold == self.threshold for by in itertools.product((-NOISE, NOISE), repeat=2))
+
+    def _moved(self, quiet: float, spots: float) -> Separation:
+        return replace(
+            self,
+            strips=tuple(score + quiet for score in self.strips),
+            before=tuple(score + quiet for score in self.before),
+            defects=tuple(score + spots for score in self.defects),
+        )
 
     def describe(self) -> str:
         """Show the scores around the threshold."""
@@ -150,7 +167,7 @@ def _with_spots(strip: Array, random: np.random.Generator) -> tuple[Array, list[
         row = (number + random.uniform(0.3, 0.7)) * height / SPOTS
         column = random.uniform(0.2, 0.8) * width
         inside = np.hypot(rows - row, columns - column) <= RADIUS_PX
-        painted[0][inside] = BRIGHT if strip[0][inside].mean() < (BRIGHT + DARK) / 2 else DARK
+        painted[0][inside] = BRIGHT if strip[0][inside].mean(dtype=np.float64) < (BRIGHT + DARK) / 2 else DARK
         insides.append(inside)
     return painted, insides
 

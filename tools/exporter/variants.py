@@ -20,7 +20,7 @@ from tools.exporter.exporting import export_model
 from tools.exporter.layout import make_layout
 from tools.exporter.networks import UNet
 from tools.exporter.options import Options
-from tools.exporter.plain import export_plain
+from tools.exporter.plain import export_patch, export_plain
 from tools.exporter.progress import progress
 from tools.exporter.quantise import QuantisationPlan
 from tools.exporter.source import Source, check_layer, make_source
@@ -38,16 +38,22 @@ OPSET = 17
 LOWEST, HIGHEST = 0.05, 0.95  # probabilities that the random network's output spans
 FIRST_LAYER = "encoder.block1.0"  # the layer that calibration most often leaves in float
 PLAIN, FP32, INT8 = "plain export", "fp32 exact", "int8 exact"
+CALLS = "a call for each patch"  # of the network alone, as scripts do that cut and stitch themselves
 
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The files of one network by what they are, the plain export first, for strips of `size`, (height, width)."""
+    """The files of one network by what they are, the plain export first, for strips of this layout."""
 
     name: str
     weights: str  # a sentence: where the weights come from, and the ranges of int8
-    size: tuple[int, int]
+    layout: Layout
     paths: Mapping[str, Path]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Give the strip's (height, width)."""
+        return self.layout.height, self.layout.width
 
 
 @torch.no_grad()
@@ -92,7 +98,7 @@ def make_variants(folder: Path, width: int, *, second_family: bool, size: tuple[
     }
     if not second_family:
         drawn |= {"fp32 whole": ("whole", None), "int8 whole": ("whole", everything)}
-    return Variants(source.name, "Random weights.", size, _write(folder, source, layout, drawn))
+    return Variants(source.name, "Random weights.", layout, _write(folder, source, layout, drawn))
 
 
 def make_trained_variants(folder: Path, checkpoint: Path, calibration: Path | None) -> Variants:
@@ -115,7 +121,7 @@ def make_trained_variants(folder: Path, checkpoint: Path, calibration: Path | No
     kept = ", ".join(sorted(plan.float_layers)) or "none"
     weights = f"Trained weights: {checkpoint.name}; {ranges}; layers that int8 leaves in float: {kept}."
     drawn = {FP32: ("exact", None), INT8: ("exact", plan)}
-    return Variants(source.name, weights, size, _write(folder, source, layout, drawn))
+    return Variants(source.name, weights, layout, _write(folder, source, layout, drawn))
 
 
 def _as_exported(checkpoint: Path, calibration: Path) -> tuple[QuantisationPlan, str]:
@@ -139,8 +145,9 @@ def _as_exported(checkpoint: Path, calibration: Path) -> tuple[QuantisationPlan,
 def _write(
     folder: Path, source: Source, layout: Layout, drawn: Mapping[str, tuple[str, QuantisationPlan | None]]
 ) -> dict[str, Path]:
-    paths = {PLAIN: folder / "plain.onnx"}
+    paths = {PLAIN: folder / "plain.onnx", CALLS: folder / "patch.onnx"}
     paths[PLAIN].write_bytes(export_plain(source.module, layout))
+    paths[CALLS].write_bytes(export_patch(source.module, layout))
     for name, (window, plan) in progress(list(drawn.items()), "variants"):
         paths[name] = folder / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
         model = source.draw(layout, plan, window=window, opset=OPSET, input_scale="unit")

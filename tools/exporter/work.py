@@ -33,6 +33,10 @@ class Work:
     int8_multiplications: float
     other_values: float  # results of what computes and is no layer: activations, pooling, upsampling
 
+    def times(self, number: int) -> Work:
+        """Give the work of so many of it."""
+        return Work(self.float_multiplications * number, self.int8_multiplications * number, self.other_values * number)
+
 
 def count_work(content: bytes, size: tuple[int, int]) -> Work:
     """Run a model for strips of (height, width) once as it is written, nothing fused; ExportError when that fails.
