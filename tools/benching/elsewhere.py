@@ -14,7 +14,7 @@ TWO_KINDS = Part(
         ["fp32 exact", "0.916", "0.917 (0.916 to 1.003)", "0.995 (0.869 to 1.037)"],
         ["int8 exact", "0.252", "0.244 (0.220 to 0.290)", "0.493 (0.483 to 0.571)"],
     ],
-    "Measured before the patches of INT8 files shared columns, which leaves 6% of the multiplications out, A also before "
+    "Measured before patches of INT8 files shared columns, which leaves out 6% of the multiplications; A also before "
     "upsampling became cheaper (0.967 of the processor time, in turn). INT8 pays by what the processor has for 8 bits: "
     "without VNNI a multiplication of bytes takes three instructions.",
 )
