@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from tools.benching.parts import by_round
+from tools.benching.shadow import FEWEST, fitting
 from tools.benching.spreads import Spread, differences, percentile
 
 
@@ -26,3 +29,12 @@ def test_rounds_that_took_turns_are_compared_with_each_other() -> None:
     with_one = [[13.0, 14.0, 15.0], [112.0, 113.0, 114.0]]
     assert differences(with_one, without, 0.5) == [3.0, 2.0]
     assert by_round("without", without) == ["without", "61.0 (11.0 to 111.0)", "62.0 (12.0 to 112.0)", ""]
+
+
+def test_rounds_of_a_slow_model_have_fewer_strips() -> None:
+    """All of them end in time, but for the fewest strips that tell something; a fast one's keep theirs."""
+    assert fitting(60, 5, 0.1, 200.0) == 60
+    assert fitting(60, 5, 0.5, 200.0) == 40
+    assert fitting(60, 5, 3.0, 200.0) == FEWEST
+    assert fitting(10, 5, 3.0, 200.0) == 10
+    assert fitting(60, 5, 3.0, math.inf) == 60

@@ -133,16 +133,18 @@ def reload_part(folder: Path | None, *, switches: int) -> Part:
     )  # fmt: skip
 
 
-def shadow_part(folder: Path | None, strips: Mapping[str, bytes], model: Path, *, rounds: int, each: int) -> Part:
+def shadow_part(
+    folder: Path | None, strips: Mapping[str, bytes], model: Path, *, rounds: int, each: int, most_seconds: float
+) -> Part:
     """Measure what a shadow costs the strips of the line, and in memory."""
     machine = describe()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        found = shadowed(Path(temporary), strips, model, rounds=rounds, each=each)
+        found = shadowed(Path(temporary), strips, model, rounds=rounds, each=each, most_seconds=most_seconds)
     without, with_one = found.without, found.with_one
     memory = [statistics.median(one.workers) for one in (without, with_one)]
     longer = [differences(with_one.latency, without.latency, share) for share in IN_A_ROUND]
     return Part(
-        f"Shadow: {rounds} rounds of {each} strips without and with one, in turn",
+        f"Shadow: {rounds} rounds of {found.each} strips without and with one, in turn",
         machine,
         ["", *PERCENTILES],
         [
@@ -155,7 +157,7 @@ def shadow_part(folder: Path | None, strips: Mapping[str, bytes], model: Path, *
             ["- with one minus without", *(Spread.of(one).tell(1, "+") for one in longer), ""],
             ["- rounds in which it takes longer with one", *(f"{_longer(one)} of {rounds}" for one in longer), ""],
             ["PSS of the workers, without and with one, MiB", f"{memory[0]:.0f}", f"{memory[1]:.0f}", ""],
-            ["strips compared of those that came meanwhile", f"{found.compared}", f"of {rounds * each}", ""],
+            ["strips compared of those that came meanwhile", f"{found.compared}", f"of {rounds * found.each}", ""],
         ],
         f"The same model is active and the shadow; a strip comes every {found.interval_seconds * 1e3:.0f} ms. Of "
         "single rounds the median is given, and from the lowest to the highest: how much rounds of the same kind "

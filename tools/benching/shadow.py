@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EVERY = 4.0  # times what the model takes: so often a strip comes, and the shadow has time in between
 SHORTEST_INTERVAL_SECONDS = 0.1
+FEWEST = 20  # strips in a round: less have no 95th percentile
 WRITTEN_SECONDS = 7.0  # after so long it is in the ledger what the shadow has compared
 VERSION = "strip_agent.version"
 
@@ -44,11 +45,17 @@ class Shadowed:
     without: Rounds = field(default_factory=Rounds)
     with_one: Rounds = field(default_factory=Rounds)
     compared: int = 0
+    each: int = 0  # strips in a round
     interval_seconds: float = 0.0
 
 
-def shadowed(folder: Path, strips: Mapping[str, bytes], model: Path, *, rounds: int, each: int) -> Shadowed:
-    """Let strips come at a steady rate, `each` in a round; in every other round the same model is the shadow."""
+def shadowed(
+    folder: Path, strips: Mapping[str, bytes], model: Path, *, rounds: int, each: int, most_seconds: float
+) -> Shadowed:
+    """Let strips come at a steady rate, `each` in a round; in every other round the same model is the shadow.
+
+    Where the model is so slow that all rounds would take longer than `most_seconds`, a round has fewer strips.
+    """
     found = Shadowed()
     with running(folder, model) as (box, broker), arrivals_at(broker) as arrivals:
         first = _active(box)
@@ -57,6 +64,7 @@ def shadowed(folder: Path, strips: Mapping[str, bytes], model: Path, *, rounds: 
         warm = Rounds()
         _round(box, arrivals, strips, "warm", 20, 0.5, warm)
         found.interval_seconds = max(SHORTEST_INTERVAL_SECONDS, EVERY * percentile(warm.model[0], 0.5) / 1e3)
+        found.each = each = fitting(each, rounds, found.interval_seconds, most_seconds)
         for number in progress(range(rounds), "rounds"):
             _round(box, arrivals, strips, f"{number}-without", each, found.interval_seconds, found.without)
             box.ask("set_shadow", digest=first)
@@ -67,6 +75,12 @@ def shadowed(folder: Path, strips: Mapping[str, bytes], model: Path, *, rounds: 
             box.ask("set_shadow")
             wait_for(lambda: not _is_there(box), "the shadow has gone", 60)
     return found
+
+
+def fitting(each: int, rounds: int, interval_seconds: float, most_seconds: float) -> int:
+    """Give the strips of a round so that `rounds` without and as many with a shadow end in time; at least FEWEST."""
+    in_time = most_seconds / (2 * rounds * interval_seconds)
+    return each if each <= in_time else max(min(each, FEWEST), int(in_time))
 
 
 def _round(
