@@ -175,11 +175,8 @@ def test_every_round_is_a_ratio_of_its_own(tmp_path: Path) -> None:
     assert math.isnan(base.peak_mib)
 
 
-def test_the_main_files_stand_side_by_side_where_kinds_are_asked_for(
-    written: tuple[bool, Variants], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All files with their memory on the first kind, the main three with few rounds on the others."""
-    _, variants = written
+def record_runs(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """Measure nothing, make figures up, and give what was asked for."""
     asked: list[Asked] = []
 
     def run(one: Asked) -> Told:
@@ -187,6 +184,15 @@ def test_the_main_files_stand_side_by_side_where_kinds_are_asked_for(
         return Told([measured(name, 0.1, (0.9, 1.0, 1.1)) for name in one.models], Limit(50.0, 90.0), AS_IT_IS)
 
     monkeypatch.setattr(models, "run", run)
+    return asked
+
+
+def test_the_main_files_stand_side_by_side_where_kinds_are_asked_for(
+    written: tuple[bool, Variants], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files with their memory on the first kind, the main three with few rounds on the others."""
+    _, variants = written
+    asked = record_runs(monkeypatch)
     monkeypatch.setattr(models, "compile_hiding", lambda kind, folder: folder / f"{kind}.so")
     checked: list[str] = []
     monkeypatch.setattr(models, "check", lambda kind, _: checked.append(kind))
@@ -208,13 +214,7 @@ def test_other_widths_and_threads_stand_in_one_table(
 ) -> None:
     """A row for each, with its ratios to the plain export in the same run."""
     _, variants = written
-    asked: list[Asked] = []
-
-    def run(one: Asked) -> Told:
-        asked.append(one)
-        return Told([measured(name, 0.1, (0.9, 1.0, 1.1)) for name in one.models], Limit(50.0, 90.0), AS_IT_IS)
-
-    monkeypatch.setattr(models, "run", run)
+    asked = record_runs(monkeypatch)
     part = others_part(tmp_path, [(variants, 1), (variants, 2)])
     assert [one.threads for one in asked] == [1, 2]
     assert [list(one.models) for one in asked] == [[PLAIN, CALLS, FP32, INT8]] * 2
