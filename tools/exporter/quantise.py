@@ -46,8 +46,7 @@ def quantise_nodes(graph: Graph, first: int, plan: QuantisationPlan) -> None:
     groups = _share_scales(nodes)
     ranges = _join_ranges(groups, plan)
     writer = _Writer(graph, groups, ranges)
-    carried = list(graph.carried)
-    graph.carried = [writer.carried_before(one) for one in carried]
+    graph.carried = [writer.carried_before(one) for one in graph.carried]
     relu_of = {node.input[0]: node.output[0] for node in nodes if node.op_type == "Relu"}
     for node in nodes:
         if node.op_type == "Conv" and node.output[0] not in plan.float_layers and _is_weight(graph, node.input[1]):
