@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import sqlite3
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import Blame, ExitCode, Fatal, Reason, Retry
 from agent.files import fsync_folder
+from agent.ledger.opening import connect, connect_to_write, is_damage, migrate, seconds_to_check, stream_of
 from agent.ledger.salvage import salvage
 from agent.ledger.schema import MIGRATIONS
 from agent.ledger.wal import has_lost_commits
@@ -29,12 +29,7 @@ CORRUPT_COPIES_KEPT = 2
 NEW = ".new"  # appended to the ledger's name while a damaged one is being replaced
 DAMAGED_LOG = ".damaged-log"
 SUFFIXES = ("-wal", "-shm", "")
-DAMAGE = (
-    "malformed", "not a database", "encrypted", "corrupt",
-    "already exists", "duplicate column", "no such ",  # tables unlike the version it states
-)  # fmt: skip
 CHECKED_ALWAYS_BYTES = 64 << 20  # a larger one is looked through only when it was not closed properly
-CHECKED_BYTES_PER_SECOND = 8 << 20  # by a slow disk; what is read for bringing it over takes about as long again
 
 
 class Database:
@@ -52,24 +47,24 @@ class Database:
             _finish_replacing(path)
         except OSError as error:
             raise Fatal(ExitCode.FAILED, f"the damaged ledger cannot be replaced yet: {error}") from error
-        self._connection = _connect(path, read_only=False)
+        self._connection = connect_to_write(path)
         try:
             _check(self._connection, path, patience)
-            _migrate(self._connection, path, patience)
+            migrate(self._connection, path, patience)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 self._connection.close()
                 raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
             log.critical("the ledger is damaged (%s): a new one is started with what can be read", error)
-            patience(_seconds(path))
+            patience(seconds_to_check(path))
             try:
                 self.set_aside = _replace(path, self._connection)
             except OSError as failure:
                 raise Fatal(ExitCode.FAILED, f"the damaged ledger cannot be replaced yet: {failure}") from failure
-            self._connection = _connect(path, read_only=False)
+            self._connection = connect_to_write(path)
         self._connection.execute("DELETE FROM meta WHERE key = 'closed'")
         self._mark_at_close = True
-        self.stream: str = self._connection.execute("SELECT value FROM meta WHERE key = 'stream'").fetchone()[0]
+        self.stream = stream_of(self._connection)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -116,9 +111,11 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Read for as long as it takes without holding anybody up; raises as `reading` does."""
-        with self._noting_trouble(), contextlib.closing(_connect(self.path, read_only=True)) as connection:
+        """Read for as long as it takes without holding anybody up; raises as `reading` does, and where it is away."""
+        with self._noting_trouble(), contextlib.closing(connect(self.path, "ro")) as connection:
             connection.execute("BEGIN")
+            if stream_of(connection) != self.stream:
+                raise sqlite3.OperationalError("another ledger lies in its place")
             yield connection
 
     def close(self) -> None:
@@ -142,26 +139,6 @@ class Database:
             raise Retry(reason, f"ledger {self.path}: {error}", Blame.BOX) from error
 
 
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-    except sqlite3.OperationalError as error:
-        raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
-    connection.execute("PRAGMA foreign_keys = ON")
-    if not read_only:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # NORMAL may lose the last commits on a power cut
-            connection.execute("PRAGMA journal_size_limit = 16777216")
-            connection.execute("PRAGMA cache_size = -2048")
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                connection.close()
-                raise Fatal(ExitCode.FAILED, f"cannot open the ledger {path}: {error}") from error
-    return connection
-
-
 def _check(connection: sqlite3.Connection, path: Path, patience: Callable[[float], object]) -> None:
     if _kept_log(path).exists():
         raise sqlite3.DatabaseError("malformed: that was found at an earlier start, and no new one has begun since")
@@ -169,7 +146,7 @@ def _check(connection: sqlite3.Connection, path: Path, patience: Callable[[float
         raise sqlite3.DatabaseError("malformed: its write-ahead log is damaged, commits are missing")
     if path.stat().st_size > CHECKED_ALWAYS_BYTES and _was_closed(connection):
         return
-    patience(_seconds(path))
+    patience(seconds_to_check(path))
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(f"malformed: {found}")
@@ -179,30 +156,10 @@ def _was_closed(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM meta WHERE key = 'closed'").fetchone() is not None
 
 
-def _seconds(path: Path) -> float:
-    return 30 + path.stat().st_size / CHECKED_BYTES_PER_SECOND
-
-
 def last_seq(db: sqlite3.Connection) -> int:
     """Return the sequence number of the last result, 0 where there is none."""
     row = db.execute("SELECT n FROM counters WHERE kind = 'seq'").fetchone()
     return int(row[0]) if row else 0
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    text = str(error)
-    return any(sign in text for sign in DAMAGE)
-
-
-def _migrate(connection: sqlite3.Connection, path: Path, patience: Callable[[float], object] = lambda _: None) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise Fatal(ExitCode.CONFIG, f"the ledger is of a newer version ({version}): install that strip-agent again")
-    if 0 < version < len(MIGRATIONS):
-        patience(_seconds(path))
-    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version = {number}; COMMIT;")
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (secrets.token_hex(4),))
 
 
 def take_over_newer(path: Path) -> Path | None:
@@ -210,7 +167,7 @@ def take_over_newer(path: Path) -> Path | None:
 
     None where it is not newer. The new one has its own stream, as after damage. Nobody else may have it open.
     """
-    connection = _connect(path, read_only=False)
+    connection = connect_to_write(path)
     if connection.execute("PRAGMA user_version").fetchone()[0] <= len(MIGRATIONS):
         connection.close()
         return None
@@ -230,7 +187,7 @@ def _replace(path: Path, damaged: sqlite3.Connection, why: str = "corrupt") -> P
         kept = salvage(damaged, connection)
         log.warning("brought over into the new ledger: %s", ", ".join(f"{n} {table}" for table, n in kept.items()))
     except sqlite3.Error as error:
-        if not _is_damage(error) and isinstance(error, sqlite3.OperationalError):
+        if not is_damage(error) and isinstance(error, sqlite3.OperationalError):
             _give_up(connection, new, error)
         log.critical("nothing could be brought over into the new ledger: %s", error)
         connection.close()
@@ -294,9 +251,9 @@ def _finish_replacing(path: Path) -> None:
 def _start_anew(path: Path) -> sqlite3.Connection:
     for suffix in SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    connection = _connect(path, read_only=False)
+    connection = connect_to_write(path)
     try:
-        _migrate(connection, path)
+        migrate(connection, path)
     except sqlite3.Error as error:
         connection.close()
         raise Fatal(ExitCode.FAILED, f"cannot start a new ledger {path}: {error}") from error

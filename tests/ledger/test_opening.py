@@ -154,3 +154,30 @@ def test_a_database_of_another_program_is_set_aside(tmp_path: Path) -> None:
     assert ledger.database.set_aside is not None
     assert ledger.report.audit().balanced
     ledger.database.close()
+
+
+def test_a_ledger_whose_folder_is_away_goes_on_and_is_read_again_when_it_is_back(tmp_path: Path) -> None:
+    """What is open stays in use; a report, for which it is opened once more, is tried again and ends nothing."""
+    place, away = tmp_path / "state", tmp_path / "away"
+    place.mkdir()
+    ledger = fill(place / "ledger.db")
+    place.rename(away)
+    with pytest.raises(Retry, match="unable to open"):
+        ledger.report.audit()
+    ledger.strips.begin([SettledFile("top", "after.tif", FileIdentity(10, 1, 1))])
+    away.rename(place)
+    assert sum(camera.seen for camera in ledger.report.audit().cameras) == 501
+    ledger.database.close()
+
+
+def test_another_ledger_in_its_place_is_not_taken_for_it(tmp_path: Path) -> None:
+    """Below a mount that is away lies perhaps an older one: rows of that must not be reported, nor forgotten here."""
+    place, away = tmp_path / "state", tmp_path / "away"
+    place.mkdir()
+    ledger = fill(place / "ledger.db")
+    place.rename(away)
+    place.mkdir()
+    fill(place / "ledger.db").database.close()
+    with pytest.raises(Retry, match="another ledger"):
+        ledger.purge.old_strips("top", 2**62, 0, 10)
+    ledger.database.close()
