@@ -7,6 +7,7 @@ import math
 from tools.benching.parts import by_round
 from tools.benching.shadow import FEWEST, fitting
 from tools.benching.spreads import Spread, differences, percentile
+from tools.exporter.progress import in_time
 
 
 def test_a_spread_is_the_median_and_both_ends() -> None:
@@ -38,3 +39,16 @@ def test_rounds_of_a_slow_model_have_fewer_strips() -> None:
     assert fitting(60, 5, 3.0, 200.0) == FEWEST
     assert fitting(10, 5, 3.0, 200.0) == 10
     assert fitting(60, 5, 3.0, math.inf) == 60
+
+
+def test_rounds_that_take_too_long_are_fewer() -> None:
+    """The fewest that tell something are run however long they take; a fast machine runs all of them."""
+
+    def rounds_of(seconds: float) -> int:
+        passed: list[float] = []
+        rounds = iter(in_time(range(7), "rounds", most_seconds=90.0, fewest=3, clock=lambda: sum(passed)))
+        while next(rounds, None) is not None:
+            passed.append(seconds)
+        return len(passed)
+
+    assert [rounds_of(seconds) for seconds in (10.0, 15.0, 20.0, 40.0, 500.0)] == [7, 7, 5, 3, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +38,19 @@ LIMIT = (
 )
 
 
-def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int, kinds: Sequence[str]) -> list[Part]:
-    """Measure every file on the first of `kinds`, and where there are more, the main ones on each side by side."""
+def models_parts(
+    folder: Path,
+    variants: Variants,
+    *,
+    rounds: int,
+    threads: int,
+    kinds: Sequence[str],
+    most_seconds: float = math.inf,
+) -> list[Part]:
+    """Measure every file on the first of `kinds`, and where there are more, the main ones on each side by side.
+
+    Where the rounds of one kind take longer than `most_seconds`, they are fewer.
+    """
     threads = threads or cores()
     work = {name: work_of(name, variants) for name in variants.paths}
     work |= {name: work[file] for name, (file, _) in on_other_providers(variants).items()}
@@ -47,9 +59,11 @@ def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int,
     machine, without_hidden = describe(), describe(KINDS[first].hidden if first in KINDS else ())
     fewer = min(rounds, SIDE_BY_SIDE_ROUNDS)
     names = [*variants.paths, *on_other_providers(variants)]
-    told = {first: measure_kind(folder, first, variants, names, rounds=rounds, threads=threads, memory=True)}
+    measured = partial(measure_kind, folder, variants=variants, threads=threads, most_seconds=most_seconds)
+    told = {first: measured(kind=first, names=names, rounds=rounds, memory=True)}
     for kind in others:
-        told[kind] = measure_kind(folder, kind, variants, main, rounds=fewer, threads=threads, memory=False)
+        told[kind] = measured(kind=kind, names=main, rounds=fewer, memory=False)
+    rounds = len(told[first].measured[0].ratios)
     parts = [
         Part(
             f"Models: {variants.name}, {threads} threads",
@@ -81,7 +95,15 @@ def models_parts(folder: Path, variants: Variants, *, rounds: int, threads: int,
 
 
 def measure_kind(
-    folder: Path, kind: str, variants: Variants, names: Sequence[str], *, rounds: int, threads: int, memory: bool
+    folder: Path,
+    kind: str,
+    variants: Variants,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    threads: int,
+    memory: bool,
+    most_seconds: float = math.inf,
 ) -> Told:
     """Measure some of the files as on that kind of processor; ExportError where this machine cannot be one."""
     library = None if kind == ALL else compile_hiding(kind, folder)
@@ -89,7 +111,10 @@ def measure_kind(
     paths = {name: str(variants.paths[others[name][0] if name in others else name].resolve()) for name in names}
     providers = {name: others[name][1] for name in names if name in others}
     preloaded = str(library.resolve()) if library else None
-    told = run(Asked(paths, variants.size, rounds, threads, memory, preloaded, providers=providers))
+    asked = Asked(
+        paths, variants.size, rounds, threads, memory, preloaded, providers=providers, most_seconds=most_seconds
+    )
+    told = run(asked)
     if library:
         check(kind, told.seen)
     return told

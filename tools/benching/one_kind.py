@@ -6,6 +6,7 @@ As a program it takes `Asked` as JSON on standard input and gives `Told` as JSON
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ class Asked:
     library: str | None  # what hides; it was preloaded
     limit_rounds: int = LIMIT_ROUNDS
     providers: dict[str, str] = field(default_factory=dict)  # by the file's name, where it is not the cpu that computes
+    most_seconds: float = math.inf  # after these no further round begins, but for the fewest that tell something
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ def tell(asked: Asked) -> Told:
             threads=asked.threads,
             memory=asked.memory,
             providers=asked.providers,
+            most_seconds=asked.most_seconds,
         )
     after = measure_limit(
         asked.threads, rounds=asked.limit_rounds

@@ -106,15 +106,15 @@ def scale_part(folder: Path | None, *, quick: bool) -> Part:
     )
 
 
-def reload_part(folder: Path | None, *, switches: int) -> Part:
-    """Measure what a switch costs the line, and memory over many."""
+def reload_part(folder: Path | None, *, switches: int, most_seconds: float) -> Part:
+    """Measure what a switch costs the line, and memory over many; over fewer where these take longer than that."""
     machine = describe()
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        found = reload.reloads(Path(temporary), switches)
+        found = reload.reloads(Path(temporary), switches, most_seconds)
     gaps = [longest - usual for longest, usual in zip(found.longest, found.usual, strict=True)]
     first, last = (statistics.median(part) for part in (found.memory[:5], found.memory[-5:]))
     return Part(
-        f"Reload: {switches} switches while strips go on",
+        f"Reload: {len(found.active)} switches while strips go on",
         machine,
         ["", *PERCENTILES],
         [

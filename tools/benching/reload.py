@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from tests.helpers.broker import wait_for
 from tests.helpers.models import difference_model
 from tests.helpers.strips import encode
 from tools.benching.journey import HEIGHT, WIDTH, arrivals_at, drawn_pixels, drop, processes, pss_mib, running
-from tools.exporter.progress import progress
+from tools.exporter.progress import in_time
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.helpers.box import Box
 
+FEWEST = 20  # switches
 STRIPS = 4  # of the line, one after the other, before and during each switch
 SETTLE_SECONDS = 0.1  # a strip waits for the one before it: the shorter this is, the more of them meet the switch
 
@@ -32,8 +34,8 @@ class Reloads:
     memory: list[float]  # after each switch
 
 
-def reloads(folder: Path, switches: int) -> Reloads:
-    """Push one trivial model after the other while strips go on."""
+def reloads(folder: Path, switches: int, most_seconds: float = math.inf) -> Reloads:
+    """Push one trivial model after the other while strips go on; fewer of them once `most_seconds` have passed."""
     found = Reloads([], [], [], [])
     data = encode(drawn_pixels(0).round().astype("uint8"))
     with running(folder, None, settle_seconds=SETTLE_SECONDS) as (box, broker), arrivals_at(broker) as arrivals:
@@ -42,7 +44,7 @@ def reloads(folder: Path, switches: int) -> Reloads:
             closed = drop(box.camera("camera0"), name, data)
             return (arrivals.wait_for(name, 300)[0] - closed) * 1e3
 
-        for number in progress(range(switches), "switches"):
+        for number in in_time(range(switches), "switches", most_seconds=most_seconds, fewest=FEWEST):
             found.usual.append(statistics.median(judge(f"before-{number}-{place}.tif") for place in range(STRIPS)))
             hidden = folder / "pushed.onnx"
             difference_model(hidden, version=number + 2, salt=number + 2, height=HEIGHT, width=WIDTH)

@@ -20,7 +20,7 @@ from agent.worker.providers import open_on
 from agent.worker.unusable import Unusable
 from tools.exporter.errors import ExportError
 from tools.exporter.layout import make_layout
-from tools.exporter.progress import progress, say
+from tools.exporter.progress import in_time, say
 from tools.exporter.session import open_session, run_strip
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tools.exporter.graph import Array
 
+FEWEST_ROUNDS = 3
 MEMORY_RUNS = 3  # the peak depends on how the threads happen to meet; the median is shown
 
 _PEAK = """
@@ -71,8 +72,11 @@ def measure(
     threads: int,
     memory: bool = True,
     providers: Mapping[str, str] | None = None,
+    most_seconds: float = math.inf,
 ) -> list[Measured]:
     """Run the models in turn, `rounds` times, on `fed` (3, H, W); the first of `models` is the base of the ratios.
+
+    After `most_seconds` no further round begins, but for the first FEWEST_ROUNDS.
 
     `providers` names by model what computes it where that is not the cpu; what cannot is left out, and that is said.
     """
@@ -90,7 +94,7 @@ def measure(
         runs[name]()
     wall: dict[str, list[float]] = {name: [] for name in runs}
     cpu: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in progress(range(rounds), "rounds"):
+    for _ in in_time(range(rounds), "rounds", most_seconds=most_seconds, fewest=FEWEST_ROUNDS):
         for name, run in runs.items():
             started, worked = time.perf_counter(), time.process_time()
             run()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 Item = TypeVar("Item")
 LINE_EVERY_SECONDS = 10.0
@@ -21,6 +21,23 @@ def progress(items: Collection[Item], title: str) -> Iterable[Item]:
         bar: Iterable[Item] = tqdm(items, title, leave=False)
         return bar
     return _with_lines(items, title)
+
+
+def in_time(
+    items: Collection[Item],
+    title: str,
+    *,
+    most_seconds: float,
+    fewest: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Item]:
+    """Go through `items` as `progress` does: `fewest` of them, and more until `most_seconds` have passed."""
+    began = clock()
+    for number, item in enumerate(progress(items, title)):
+        if number >= fewest and clock() - began > most_seconds:
+            say(f"{title}: {number} instead of {len(items)}, {most_seconds:.0f} s are over")
+            return
+        yield item
 
 
 def say(finding: str) -> None:
