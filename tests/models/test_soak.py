@@ -17,7 +17,7 @@ import pytest
 
 from agent.errors import Reason
 from tests.helpers.bad_models import BAD_BYTES
-from tests.helpers.box import drop_file
+from tests.helpers.box import drop_file, unique_results
 from tests.helpers.broker import wait_for
 from tests.helpers.models import difference_model
 from tests.helpers.pushing import put
@@ -49,13 +49,10 @@ def measure_capacity(box: Plant, strips: list[Path], number: int = 60) -> tuple[
     return (time.monotonic() - began) / number, names
 
 
-def gaps_seconds(box: Plant, since_ms: int, until_ms: float = math.inf) -> list[float]:
+def gaps_seconds(subscriber: Subscriber, since_ms: int, until_ms: float = math.inf) -> list[float]:
     """Give the times between one commit and the next."""
-    listed = box.ask("strips_list", limit=100_000)["strips"]
-    results = [box.ask("strips_show", strip_id=strip["strip_id"])["strip"]["results"] for strip in listed]
-    shown = [result["ts_ms"] for of_strip in results for result in of_strip]
-    times = sorted(ts_ms for ts_ms in shown if since_ms <= ts_ms <= until_ms)
-    return [(after - before) / 1000 for before, after in pairwise(times)]
+    times = sorted(result["ts_ms"] for result in unique_results(subscriber).values())
+    return [(after - before) / 1000 for before, after in pairwise(ts for ts in times if since_ms <= ts <= until_ms)]
 
 
 def pss_mib(box: Plant, line: Line) -> dict[str, float]:
@@ -104,7 +101,7 @@ def test_a_hundred_models_in_turn_lose_nothing_and_leave_nothing(
                     used[number] = pss_mib(box, line)
                     since_ms = since_ms if number == MODELS else time.time_ns() // 1_000_000
         check_results(box, subscriber, names + line.names)
-        gaps = gaps_seconds(box, since_ms, until_ms)
+        gaps = gaps_seconds(subscriber, since_ms, until_ms)
         kept = list((box.state / "store").glob("*.onnx"))
         figures = {
             "strips": len(line.names), "interval_ms": round(2000 * seconds, 1),
@@ -149,7 +146,7 @@ def test_bad_pushes_delay_no_strip_noticeably(
                 put(box.inbox / name, write)
                 wait_for_state(subscriber, f"{kind} is refused", PATIENCE_SECONDS, last_refused_file=name)
                 assert box.active() == good
-                gaps = gaps_seconds(box, since_ms)
+                gaps = gaps_seconds(subscriber, since_ms)
                 longest[kind] = max(gaps, default=0.0)
                 usual += gaps
         figures = {
