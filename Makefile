@@ -54,7 +54,7 @@ reliability: $(VENV)/.develop ## try every fault, two hours, and write docs/reli
 	SOAK_SHARE=$(SOAK_SHARE) $(BIN)/python -m pytest --timeout=$(SOAK_LIMIT_SECONDS) $(or $(TESTS),tests/faults tests/e2e tests/models/test_intake.py)
 	$(BIN)/python tools/make_reliability.py
 
-bench: $(VENV)/.develop ## speed and memory on this machine, at most 20 minutes; BENCH=--quick for 3
+bench: $(VENV)/.develop ## speed and memory, 20 minutes, on a slow machine more; BENCH=--quick for 3
 	$(BIN)/python tools/bench.py all $(BENCH)
 
 bundle: $(VENV)/.runtime ## one file that installs the agent on a box without internet, in dist/; ARCH=aarch64 for ARM

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Reproduce the figures that the documentation states. Nothing here is asserted in tests: machines differ.
 
-bench.py all --quick          everything, in about 3 minutes; `make bench` takes up to 20
+bench.py all --quick          everything, in about 3 minutes; `make bench` takes 20, on a slow machine more
 bench.py models               every variant of a network against the plain export, and the limit of this processor;
                               --processor: of smaller ones, --checkpoint: with your own weights
 bench.py agent                from a closed file to the message, beside the script that people write today
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "agent" / "demo" / "model.onnx"
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-# What repeats does so less often where it would take longer: `all` is to end within 20 minutes.
+# What repeats does so less often where it would take longer: `all` is to end after 20 minutes or not much more.
 ROUNDS_SECONDS, SWITCHES_SECONDS, SHADOW_SECONDS = 90.0, 200.0, 160.0
 KINDS = ("all", "vnni", "avx2")  # of processors; hiding.py says what they are
 
