@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 import agent  # noqa: F401 - before any test loads onnxruntime, which would upload usage data otherwise
+from tests.helpers.soak import too_late
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,3 +35,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
             report.outcome = "failed"
             report.longrepr = f"ALL_PROGRAMS=1, and yet: {reason}"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no further test of the soak when its time is over, and say so in the summary."""
+    if item.get_closest_marker("soak") and (reason := too_late()):
+        pytest.skip(reason)

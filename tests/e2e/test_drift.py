@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 USUAL_SCORE = 0.06  # that the model gives to these strips
 IMPATIENT = {
     "agent.alarms.OFF_DELAY_SECONDS": 0.5,
+    "agent.alarms.START_SECONDS": 10.0,
     "agent.drift.judging.WINDOW": 12,
     "agent.drift.judging.FEWEST": 6,
 }

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 
 SHARE = min(1.0, float(os.environ.get("SOAK_SHARE", "1")))
+BEGIN_SECONDS = float(os.environ.get("SOAK_BEGIN_SECONDS", "inf"))
+_BEGUN = time.monotonic()
 
 
 def share_of(whole: int, at_least: int = 1) -> int:
     """Give the number of repetitions to run instead of `whole`."""
     return max(at_least, round(whole * SHARE))
+
+
+def too_late() -> str | None:
+    """Say why no further test of the soak is begun, where the time for that (SOAK_BEGIN_SECONDS) is over."""
+    if time.monotonic() - _BEGUN < BEGIN_SECONDS:
+        return None
+    return f"not begun: the {BEGIN_SECONDS:.0f} s for that are over on this slow machine; `make soak` runs all of them"
