@@ -84,16 +84,22 @@ def write_lock() -> None:
 
 
 def fetch(arch: str, pythons: tuple[str, ...], folder: Path) -> None:
-    """Put the wheels of wheels.lock into `folder`, those that are there already by their hash included."""
+    """Put the wheels of wheels.lock into `folder`, those that are there already by their hash included.
+
+    Each appears there whole: another bundle may be built from the same folder at the same time.
+    """
     for python in pythons:
-        options = [
-            "--no-deps",
-            "--require-hashes",
-            f"--requirement={LOCK}",
-            f"--dest={folder}",
-            f"--find-links={folder}",
-        ]
-        pip("download", *options, *foreign(arch, python))
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            options = [
+                "--no-deps",
+                "--require-hashes",
+                f"--requirement={LOCK}",
+                f"--dest={scratch}",
+                f"--find-links={folder}",
+            ]
+            pip("download", *options, *foreign(arch, python))
+            for wheel in Path(scratch).iterdir():
+                wheel.replace(folder / wheel.name)
 
 
 def locked(folder: Path) -> list[Path]:
