@@ -4,6 +4,8 @@
 #   make test TESTS=tests/config                       some of the tests
 #   make test JOBS=1                                   one after the other: most of them wait, so 4 at once suit 2 cores
 #   make soak SOAK_SHARE=0.1                           a tenth of the repetitions
+#   make soak SOAK_JOBS=1                              one after the other: most of them wait, so 3 at once suit 2 cores
+#   make soak SOAK_BEGIN_SECONDS=1800                  half an hour after its start no further test is begun
 #   make reliability TESTS=tests/faults/test_load.py   try some faults again; the others keep their rows and days
 #   make test TORCH_PIP_OPTIONS='--index-url URL'      where pip gets torch alone from (a CPU build is enough)
 
@@ -13,6 +15,9 @@ TESTS ?=
 TORCH_PIP_OPTIONS ?=
 JOBS ?= 4
 SOAK_SHARE ?= 1
+SOAK_JOBS ?= 3
+SOAK_BEGIN_SECONDS ?= inf
+export SOAK_SHARE SOAK_BEGIN_SECONDS
 BENCH ?=
 ARCH ?= x86_64
 SOAK_LIMIT_SECONDS ?= 9000
@@ -47,11 +52,11 @@ test-web: $(VENV)/.develop ## the pages on the box in a real browser, needs Chro
 	timeout --kill-after=30 900 $(BIN)/python -m pytest -m browser --timeout=600 tests/browser
 
 soak: $(VENV)/.develop ## the longer runs: power cuts, outages, leaks; ends by itself
-	SOAK_SHARE=$(SOAK_SHARE) timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak --timeout=$(SOAK_LIMIT_SECONDS) $(TESTS)
+	timeout --kill-after=30 $(SOAK_LIMIT_SECONDS) $(BIN)/python -m pytest -m soak -v --timeout=$(SOAK_LIMIT_SECONDS) --numprocesses $(SOAK_JOBS) --dist loadfile $(TESTS)
 
 reliability: $(VENV)/.develop ## try every fault, two hours, and write docs/reliability.md
 	rm -rf build/reliability
-	SOAK_SHARE=$(SOAK_SHARE) $(BIN)/python -m pytest --timeout=$(SOAK_LIMIT_SECONDS) $(or $(TESTS),tests/faults tests/e2e tests/models/test_intake.py)
+	$(BIN)/python -m pytest --timeout=$(SOAK_LIMIT_SECONDS) $(or $(TESTS),tests/faults tests/e2e tests/models/test_intake.py)
 	$(BIN)/python tools/make_reliability.py
 
 bench: $(VENV)/.develop ## speed and memory, 20 minutes, on a slow machine more; BENCH=--quick for 3
