@@ -19,13 +19,14 @@ Times depend on the machine and its load: run it on yours.
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture of lines over sizes: by the line's name, (size, value) each; both axes logarithmic."""
+    """A picture of lines over sizes: by the line's name, (size, value) each; logarithmic axes, or even ones from 0."""
 
     file: str
     title: str
     across: str
     up: str
     lines: dict[str, list[tuple[float, float]]]
+    logarithmic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,11 @@ def draw(target: Path, chart: Chart) -> None:
     axes = figure.subplots()
     for name, points in chart.lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(title=chart.title, xlabel=chart.across, ylabel=chart.up, xscale="symlog", yscale="log")
+    axes.set(title=chart.title, xlabel=chart.across, ylabel=chart.up)
+    if chart.logarithmic:
+        axes.set(xscale="symlog", yscale="log")
+    else:  # from 0, or a small change looks like a large one
+        axes.set(xlim=(0, None), ylim=(0, None))
     axes.grid(visible=True, alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(target, dpi=100, metadata={"Software": None})

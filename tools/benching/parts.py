@@ -128,7 +128,7 @@ def reload_part(folder: Path | None, *, switches: int, most_seconds: float) -> P
         f"settle time is {reload.SETTLE_SECONDS * 1e3:.0f} ms here, so that strips come closely and meet the switch.",
         Chart(
             "benchmarks-reload.png", "Memory over switches", "switches", "MiB, all processes",
-            {"PSS": [(float(number), value) for number, value in enumerate(found.memory, start=1)]},
+            {"PSS": [(float(number), value) for number, value in enumerate(found.memory, start=1)]}, logarithmic=False,
         ),
     )  # fmt: skip
 
