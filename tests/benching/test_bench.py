@@ -7,13 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from matplotlib.figure import Figure
 
 from agent.ledger import open_ledger
 from tests.helpers.models import difference_model
 from tests.helpers.repository import ROOT
 from tools.benching.journey import HEIGHT, WIDTH, drawn_strips
 from tools.benching.machine import describe, measure_limit
-from tools.benching.page import Chart, Part, as_text, write_page
+from tools.benching.page import Chart, Part, as_text, draw, write_page
 from tools.benching.parts import percentiles
 from tools.benching.scale import folders, ledgers, outbox
 from tools.benching.stages import STAGES, stages
@@ -47,6 +48,17 @@ def test_the_page_says_of_every_table_where_it_was_measured(tmp_path: Path) -> N
     assert "![Lines](lines.png)" in text
     assert (tmp_path / "lines.png").read_bytes().startswith(b"\x89PNG")
     assert "audit  2.0" in as_text(part)
+
+
+def test_what_hardly_changes_looks_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory over switches is drawn from 0 on even axes, with every point inside."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.extend(figure.axes))
+    draw(tmp_path / "x.png", Chart("x.png", "", "", "", {"a": [(1.0, 158.0), (70.0, 162.0)]}, logarithmic=False))
+    [axes] = drawn
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    assert (axes.get_xlim()[0], axes.get_ylim()[0]) == (0, 0)
+    assert axes.get_ylim()[1] > 170
 
 
 def test_the_stages_of_a_strip_are_measured_on_real_results(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def draw(target: Path, chart: Chart) -> None:
     if chart.logarithmic:
         axes.set(xscale="symlog", yscale="log")
     else:  # from 0, or a small change looks like a large one
-        axes.set(xlim=(0, None), ylim=(0, None))
+        axes.set(xlim=(0, None), ylim=(0, 1.2 * max(value for points in chart.lines.values() for _, value in points)))
     axes.grid(visible=True, alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(target, dpi=100, metadata={"Software": None})
