@@ -40,7 +40,7 @@ setup: $(VENV)/.develop ## everything for demo, test, lint and docs, in .venv
 demo: $(VENV)/.runtime ## broker, cameras, service and a live table; heatmaps in ./demo-run
 	$(BIN)/strip-agent demo --folder demo-run $(if $(STRIPS),--strips $(STRIPS))
 
-test: lint ## style, types and tests, 10 minutes on 2 cores
+test: lint ## style, types and tests, 10 minutes on 2 cores, on slow ones more
 	$(BIN)/python -m pytest -m "not soak and not peers and not browser" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-peers: $(VENV)/.develop ## programs of others read and talk with the agent, at most 15 minutes
